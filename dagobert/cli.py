@@ -1,0 +1,54 @@
+"""The `dagobert` command: a subcommand a stage, and what people do with the results.
+
+Heavy libraries are imported inside the subcommand that needs them: `dagobert --help` answers in well under half a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from dagobert import __version__
+from dagobert.errors import DagobertError
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, as argparse sees it."""
+    from dagobert.runner import STAGES
+
+    root = argparse.ArgumentParser(prog="dagobert", description="From a file of labelled text to a fine-tuned BERT, and back.")
+    root.add_argument("--version", action="version", version=f"dagobert {__version__}")
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, what in STAGES.items():
+        commands.add_parser(name, help=f"stage: {what}", description=what)
+    return root
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; errors the user can mend end with exit code 2 and one message."""
+    arguments = parser().parse_args(argv)
+    try:
+        return _dispatch(arguments)
+    except DagobertError as error:
+        print(f"dagobert {arguments.command}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"dagobert {arguments.command}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _dispatch(arguments: argparse.Namespace) -> int:
+    from dagobert.runner import STAGES, run_stage
+
+    command: str = arguments.command
+    if command in STAGES:
+        run_stage(command)
+    return 0
+
+
+__all__ = ["Path", "main", "parser"]

@@ -1,0 +1,9 @@
+"""What every section of params.yaml shares: frozen, strict, no unknown names, no defaults (values stand in params.yaml only)."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Section(BaseModel):
+    """A section of params.yaml. Values are validated and passed through unchanged."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())

@@ -1,0 +1,26 @@
+"""`data`: where the rows come from."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from dagobert.params.base import Section
+
+
+class DataParams(Section):
+    """Read by `fetch` and `clean`."""
+
+    source: str | None = Field(
+        description="URI of the data: package://module/path, a local path or glob, https://…. null: nothing to fetch"
+    )
+    sha256: str | None = Field(
+        pattern=r"^[0-9a-f]{64}$", description="SHA-256 the fetched data must have (64 hex digits); null: any, recorded"
+    )
+    max_bytes: int = Field(ge=1, description="largest source accepted, bytes")
+    path: str = Field(min_length=1, description="what is read: a file, a directory or a glob; data/raw is what `fetch` wrote")
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "folders"] = Field(
+        description="file format; auto goes by the file name"
+    )
+    text: str = Field(min_length=1, description="column with the text (ignored for class folders)")
+    label: str = Field(min_length=1, description="column with the label (ignored for class folders)")
+    where: dict[str, str] = Field(description="keep only rows whose columns hold these values, {column: value}; {}: all rows")

@@ -1,0 +1,13 @@
+"""`evaluate`: how the model is judged."""
+
+from pydantic import Field
+
+from dagobert.params.base import Section
+
+
+class EvaluateParams(Section):
+    """Read by `evaluate`."""
+
+    confidence_level: float = Field(gt=0.5, lt=1, description="level of the intervals beside the scores")
+    baseline: bool = Field(description="also fit TF-IDF + logistic regression on the same rows")
+    calibration_bins: int = Field(ge=2, le=100, description="bins of the calibration error and the reliability diagram")

@@ -1,0 +1,14 @@
+"""`labels`: from label text to class ids."""
+
+from pydantic import Field
+
+from dagobert.params.base import Section
+
+
+class LabelsParams(Section):
+    """Read by `encode-labels`."""
+
+    classes: tuple[str, ...] | None = Field(
+        strict=False, description="the labels as they stand in the data, in id order; null: found in the data, sorted"
+    )
+    names: dict[str, str] = Field(description="what a label is called in the model, {label in the data: name}; {}: as it is")

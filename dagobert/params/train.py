@@ -1,0 +1,50 @@
+"""`train`: the recipe. Names are those of Hugging Face `TrainingArguments` and of BERT's configuration where they have one."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from dagobert.params.base import Section
+
+
+class TrainParams(Section):
+    """Read by `train`."""
+
+    seed: int = Field(ge=0, lt=2**32, description="seed of head initialisation, dropout and batch order")
+    num_train_epochs: int = Field(ge=1, le=1000, description="passes over the training rows")
+    learning_rate: float = Field(gt=0, le=1, description="peak learning rate of AdamW")
+    weight_decay: float = Field(ge=0, le=1, description="AdamW weight decay, not applied to biases and LayerNorm")
+    adam_beta1: float = Field(ge=0, lt=1, description="AdamW beta 1")
+    adam_beta2: float = Field(ge=0, lt=1, description="AdamW beta 2")
+    adam_epsilon: float = Field(gt=0, description="AdamW epsilon")
+    max_grad_norm: float = Field(gt=0, description="gradient norm is clipped at this value")
+    lr_scheduler_type: Literal["linear", "cosine", "constant"] = Field(description="schedule after warm-up")
+    warmup_steps: float = Field(
+        ge=0, description="optimizer steps of warm-up (1 or more) or their share of all steps (below 1)"
+    )
+    train_batch_size: int = Field(ge=1, description="sequences in one optimizer step")
+    tokens_per_batch: int = Field(
+        ge=1, description="most tokens computed at once; larger batches are cut, with the same result"
+    )
+    eval_strategy: Literal["epoch", "steps"] = Field(description="when to validate")
+    eval_steps: int = Field(ge=1, description="optimizer steps between validations where eval_strategy is steps")
+    metric_for_best_model: Literal["accuracy", "macro_f1", "loss"] = Field(
+        description="validation figure that picks the best epoch"
+    )
+    early_stopping_patience: int | None = Field(
+        ge=1, description="validations without improvement before stopping; null: never"
+    )
+    freeze: Literal["none", "encoder", "embeddings"] | int = Field(
+        description="what stays as it was: none, embeddings, encoder (head only), or n: embeddings and the first n layers"
+    )
+    attention_probs_dropout_prob: float = Field(
+        ge=0, lt=1, description="dropout of attention weights; above 0 is much slower on CPU"
+    )
+    hidden_dropout_prob: float = Field(ge=0, lt=1, description="dropout of hidden states in the encoder")
+    classifier_dropout: float = Field(ge=0, lt=1, description="dropout before the classifier")
+    label_smoothing_factor: float = Field(ge=0, lt=1, description="label smoothing of the training loss")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        description="auto: bf16 where the processor computes it natively, else fp32"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(description="auto: the GPU where there is one")
+    threads: int | None = Field(ge=1, description="CPU threads; null: as many as cores. Another number gives other last bits")

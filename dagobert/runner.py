@@ -1,0 +1,80 @@
+"""Runs one stage as a process: parameters in, events out, and no finish if an input changed underneath it.
+
+`dvc.lock` records the hashes of a stage's inputs *after* its command. Without the check here, a file that is edited while a stage
+runs would be recorded as the one the outputs were made from.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Protocol
+
+from dagobert import events, files
+from dagobert.errors import InputsChangedError
+from dagobert.params import Params, load_params
+from dagobert.stages import paths
+
+STAGES = {
+    "fetch": "get the data named by data.source, check it and keep a snapshot",
+    "clean": "read the rows, clean the text, quarantine what cannot be used",
+    "encode-labels": "turn labels into class ids",
+    "tokenize": "turn text into token shards",
+    "split": "choose the rows that train, validate and test",
+    "train": "fine-tune the model",
+    "evaluate": "judge the model on rows it never saw, and write the report",
+}
+
+
+class StageModule(Protocol):
+    """What a module in `dagobert.stages` offers."""
+
+    OUTPUTS: tuple[Path, ...]
+
+    def inputs(self, params: Params) -> list[Path]:
+        """Files and directories the stage reads."""
+
+    def run(self, params: Params) -> None:
+        """Read the inputs, write the outputs."""
+
+
+def stage_module(name: str) -> StageModule:
+    """The module of a stage, imported when it is asked for (torch is heavy)."""
+    module: StageModule = importlib.import_module(f"dagobert.stages.{name.replace('-', '_')}")  # type: ignore[assignment]
+    return module
+
+
+def run_stage(name: str) -> None:
+    """Run a stage in the current directory.
+
+    Raises:
+        DagobertError: what is wrong, where, and what to do.
+    """
+    _die_with_dvc()
+    params = load_params(paths.PARAMS)
+    module = stage_module(name)
+    with events.recording(name, paths.EVENTS / f"{name}.jsonl"):
+        inputs = module.inputs(params)
+        before = _hashes(inputs)
+        module.run(params)
+        changed = [path for path, digest in _hashes(inputs).items() if digest != before[path]]
+        if changed:
+            raise InputsChangedError(
+                f"{', '.join(map(str, changed))} changed while {name} was running, so its outputs belong to neither version. "
+                f"Run it again."
+            )
+
+
+def _hashes(inputs: list[Path]) -> dict[Path, str | None]:
+    return {path: files.sha256_tree(path) if path.exists() else None for path in inputs}
+
+
+def _die_with_dvc() -> None:
+    """Under DVC, end when DVC ends: it leaves its child running otherwise, which would later write into outputs (Linux only)."""
+    if sys.platform == "linux" and "DVC_STAGE" in os.environ:
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGTERM, 0, 0, 0)
