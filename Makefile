@@ -1,0 +1,48 @@
+# `make run` and `make test` do all the set-up themselves; nothing needs activating.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+BIN := .venv/bin
+
+.PHONY: help setup run summary flow serve test check format lock bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+setup: ## install requirements.lock into .venv (only when it changed)
+	@tools/setup.sh
+
+run: setup ## fine-tune on real reviews: `dvc repro`, then a table of what came out
+	$(BIN)/dvc --wait-for-lock repro
+	@$(BIN)/dagobert summary
+
+summary: setup ## the table again
+	@$(BIN)/dagobert summary
+
+flow: setup ## the same stages as a Prefect flow
+	$(BIN)/python -m flows.finetune
+
+serve: setup ## Prefect server, UI and deployments on this machine
+	$(BIN)/python -m flows.serve
+
+test: setup ## all tests (about 10 minutes on 2 cores)
+	$(BIN)/python -m pytest
+
+check: setup ## formatting, lint, types and contract tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/contracts
+
+format: setup ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: ## write requirements.lock anew from requirements.in
+	tools/lock.sh
+
+bench: setup ## benchmarks against what people use otherwise (about an hour)
+	$(BIN)/python -m bench.data
+	$(BIN)/python -m bench.train
+
+clean: ## remove the environment, caches and checkpoints (not data, models or DVC's cache)
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .dagobert
