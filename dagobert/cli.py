@@ -28,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; errors the user can mend end with exit code 2 and one message."""
+    _use_the_code_here()
     arguments = parser().parse_args(argv)
     try:
         return _dispatch(arguments)
@@ -42,6 +43,21 @@ def main(argv: list[str] | None = None) -> int:
         return 141
 
 
+def _use_the_code_here() -> None:
+    """In another checkout of Dagobert (a queued experiment, a clone), run that checkout's code, not the installed one.
+
+    DVC records the code of the checkout as what made the outputs, so that code must be what runs.
+    """
+    here = Path.cwd()
+    code = here / "dagobert" / "cli.py"
+    if not code.is_file() or not (here / "dvc.yaml").is_file() or code.samefile(__file__):
+        return
+    search = [str(here), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    assert search[1] != search[0], f"{here} is first on PYTHONPATH and still {__file__} was imported"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, search))}
+    os.execve(sys.executable, [sys.executable, "-m", "dagobert", *sys.argv[1:]], environment)
+
+
 def _dispatch(arguments: argparse.Namespace) -> int:
     from dagobert.runner import STAGES, run_stage
 
@@ -50,5 +66,3 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         run_stage(command)
     return 0
 
-
-__all__ = ["Path", "main", "parser"]

@@ -44,7 +44,7 @@ class StageModule(Protocol):
 
 def stage_module(name: str) -> StageModule:
     """The module of a stage, imported when it is asked for (torch is heavy)."""
-    module: StageModule = importlib.import_module(f"dagobert.stages.{name.replace('-', '_')}")  # type: ignore[assignment]
+    module: StageModule = importlib.import_module(f"dagobert.stages.{name.replace('-', '_')}")
     return module
 
 
