@@ -1,8 +1,8 @@
 """The shard format: ragged token ids on the disk, written once, hashed, memory-mapped.
 
-A shard is a pair: `part-00000.safetensors` (flat ids in the smallest unsigned type that holds the vocabulary, and offsets) that
-training maps, and `part-00000.parquet` (one line a sequence) that people query. No padding is stored. `manifest.json` comes last
-and holds every file's SHA-256 and its own, so that a directory without it, or with one flipped byte, is never read as data.
+A shard is a pair: `part-00000.safetensors` (flat ids in the smallest unsigned type that holds the vocabulary, and offsets)
+that training maps, and `part-00000.parquet` (one line a sequence) that people query. No padding is stored. `manifest.json`
+comes last and holds every file's SHA-256 and its own: a directory without it, or with one flipped byte, is never read as data.
 
 A row may have several sequences (overlapping windows): they are adjacent and in order. Shapes: N sequences, R rows, T tokens.
 """
@@ -39,8 +39,8 @@ Ids = npt.NDArray[Any]
 class Sequences:
     """Ragged token ids in memory, and what is known of each sequence.
 
-    Shapes: input_ids (T,) unsigned; offsets (N+1,); row_ids, n_truncated, n_unknown (N,); second (N,): where the second text of a
-    pair begins in the sequence (its length where there is none), None where there are no pairs.
+    Shapes: input_ids (T,) unsigned; offsets (N+1,); row_ids, n_truncated, n_unknown (N,); second (N,): where the second text
+    of a pair begins in the sequence; None where there are no pairs.
     """
 
     input_ids: Ids
@@ -166,9 +166,9 @@ class _Slab(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """The sequences of some rows. Shapes: index (S,) into the store; document (S,) into the rows that were asked for."""
+    """The sequences of some rows. Shapes: sequences (S,): positions in the store; document (S,): positions in those rows."""
 
-    index: IntArray
+    sequences: IntArray
     document: IntArray
 
 
@@ -182,6 +182,7 @@ class TokenStore:
     """
 
     def __init__(self, slabs: Sequence[_Slab], row_ids: IntArray, manifest: Manifest | None = None) -> None:
+        """Use `open_store` or `from_arrays`."""
         self._slabs = list(slabs)
         counts = np.array([len(slab.offsets) - 1 for slab in self._slabs], dtype=np.int64)
         self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -206,6 +207,7 @@ class TokenStore:
         return cls([slab], ids)
 
     def __len__(self) -> int:
+        """Number of sequences."""
         return len(self.row_ids)
 
     @property

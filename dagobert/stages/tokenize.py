@@ -1,0 +1,118 @@
+"""Stage `tokenize`: clean.parquet and the checkpoint's tokenizer to token shards.
+
+Streams: at most one shard is in memory. A shard's content depends on its rows alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dagobert import events, files, shards, vocabulary
+from dagobert.params import Params
+from dagobert.pretrained import checkpoint_directory
+from dagobert.stages import paths
+from dagobert.tokens import Tokenization
+
+OUTPUTS: tuple[Path, ...] = (paths.TOKENS,)
+_CHUNK = 4096  # rows tokenized at once: about 5 MB of reviews
+
+
+def inputs(params: Params) -> list[Path]:
+    """Files and directories the stage reads."""
+    return [paths.CLEAN]
+
+
+def run(params: Params) -> None:
+    """Read the clean text, write the shards."""
+    ours = params.tokenize
+    name = params.model.name_or_path
+    checkpoint = checkpoint_directory(name)
+    vocabulary.check_max_length(checkpoint, name, ours.max_length)
+    with files.atomic_directory(paths.TOKENS) as out:
+        vocabulary.save_tokenizer(checkpoint, name, out / shards.TOKENIZER)
+        tokenization = Tokenization(out / shards.TOKENIZER, ours.max_length, ours.truncation)
+        manifest = tokenize_file(paths.CLEAN, out, tokenization, ours.rows_per_shard, name)
+    events.say(
+        f"{manifest.n_rows:,} rows, {manifest.n_tokens:,} tokens in {len(manifest.parts)} shard"
+        f"{'' if len(manifest.parts) == 1 else 's'} ({tokenization.engine})"
+    )
+
+
+def tokenize_file(clean: Path, out: Path, tokenization: Tokenization, rows_per_shard: int, name: str) -> shards.Manifest:
+    """Write the shards of one file into `out`, where the tokenizer already lies; the manifest comes last.
+
+    Raises:
+        TokenizationError: a sample differs from the reference tokenizer.
+    """
+    parts: list[shards.Part] = []
+    with pq.ParquetFile(clean) as source, events.progress("tokenizing", source.metadata.num_rows) as bar:
+        pending: list[shards.Sequences] = []
+        for batch in _chunks(source, rows_per_shard):
+            pair = batch["text_pair"] if "text_pair" in batch.schema.names else None
+            rows = batch["row_id"].to_numpy()
+            pending.append(tokenization.sequences(batch["text"], rows, pair, check=True))
+            if sum(piece.n_rows for piece in pending) == rows_per_shard:
+                parts.append(shards.write_part(out, len(parts), join(pending)))
+                pending = []
+            bar.update(batch.num_rows)
+        if pending:
+            parts.append(shards.write_part(out, len(parts), join(pending)))
+        recipe = clean_recipe(source.schema_arrow)
+    manifest = shards.Manifest(
+        tokenizer={"name_or_path": name, "sha256": files.sha256_tree(out / shards.TOKENIZER)},
+        max_length=tokenization.max_length,
+        truncation=tokenization.truncation,
+        stride=tokenization.stride,
+        vocab_size=tokenization.vocab_size,
+        special_ids=tokenization.special_ids,
+        n_rows=sum(part.n_rows for part in parts),
+        n_sequences=sum(part.n_sequences for part in parts),
+        n_tokens=sum(part.n_tokens for part in parts),
+        clean=recipe,
+        parts=tuple(parts),
+    )
+    shards.write_manifest(out, manifest)
+    return manifest
+
+
+def clean_recipe(schema: pa.Schema) -> dict[str, Any]:
+    """The recipe that `clean` left in the schema, to repeat it when predicting."""
+    stored = (schema.metadata or {}).get(b"dagobert")
+    recipe: dict[str, Any] = json.loads(stored).get("clean", {}) if stored else {}
+    return recipe
+
+
+def join(pieces: list[shards.Sequences]) -> shards.Sequences:
+    """Sequences of several chunks as one."""
+    if len(pieces) == 1:
+        return pieces[0]
+    lengths = np.concatenate([np.diff(piece.offsets) for piece in pieces])
+    seconds = [piece.second for piece in pieces if piece.second is not None]
+    return shards.Sequences(
+        np.concatenate([piece.input_ids for piece in pieces]),
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        np.concatenate([piece.row_ids for piece in pieces]),
+        np.concatenate([piece.n_truncated for piece in pieces]),
+        np.concatenate([piece.n_unknown for piece in pieces]),
+        np.concatenate(seconds) if seconds else None,
+    )
+
+
+def _chunks(source: pq.ParquetFile, rows_per_shard: int) -> Iterator[pa.RecordBatch]:
+    """Batches of at most `_CHUNK` rows, cut where a shard is full."""
+    columns = [name for name in ("row_id", "text", "text_pair") if name in source.schema_arrow.names]
+    room = rows_per_shard
+    for batch in source.iter_batches(batch_size=_CHUNK, columns=columns):
+        rest = batch
+        while rest.num_rows:
+            piece = rest.slice(0, min(room, rest.num_rows))
+            rest = rest.slice(piece.num_rows)
+            room = room - piece.num_rows or rows_per_shard
+            yield piece

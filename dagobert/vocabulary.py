@@ -1,0 +1,87 @@
+"""The tokenizer of a checkpoint, made ready for one run and saved as Hugging Face does.
+
+A packaged tokenizer may carry truncation and padding of its own (the default checkpoint's cuts at 128 tokens): both go,
+and `model_max_length` becomes the model's own limit. Domain words may be added; training then grows the embeddings to match.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+from dagobert.errors import TokenizationError
+
+# Settings that `transformers` copies from tokenizer.json, or that say where it was found: neither belongs to the tokenizer.
+_STATE = (
+    *("max_length", "stride", "truncation_strategy", "pad_to_multiple_of", "pad_token_type_id"),
+    *("is_local", "local_files_only", "name_or_path", "added_tokens_decoder", "extra_special_tokens"),
+)
+
+
+def position_limit(checkpoint: Path) -> int:
+    """Most tokens of a sequence the model takes, from its config.json."""
+    config = _config(checkpoint)
+    return int(config.get("max_position_embeddings", 512))
+
+
+def check_max_length(checkpoint: Path, name: str, max_length: int) -> None:
+    """Refuse sequences that the model has no positions for.
+
+    Raises:
+        TokenizationError: names both lengths.
+    """
+    limit = position_limit(checkpoint)
+    if max_length > limit:
+        raise TokenizationError(
+            f"tokenize.max_length is {max_length}, but {name} takes at most {limit} tokens (max_position_embeddings in "
+            f"{checkpoint / 'config.json'}). Set tokenize.max_length to {limit} or less, or choose another model.name_or_path."
+        )
+
+
+def save_tokenizer(checkpoint: Path, name: str, out: Path, words: list[str] | None = None) -> None:
+    """Write the tokenizer of `checkpoint` into the directory `out`, without state of its own, `words` added.
+
+    Raises:
+        TokenizationError: the checkpoint has no tokenizer, or one with more ids than the model.
+    """
+    if not any((checkpoint / file).is_file() for file in ("tokenizer.json", "vocab.txt")):
+        raise TokenizationError(
+            f"{checkpoint}: the checkpoint {name} has no tokenizer (neither tokenizer.json nor vocab.txt). Put its files "
+            f"there, or choose another model.name_or_path."
+        )
+    import tokenizers
+    from transformers import AutoTokenizer
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecations inside transformers, nothing a user can act on
+            tokenizer: Any = AutoTokenizer.from_pretrained(str(checkpoint), use_fast=True)
+    except Exception as error:  # whatever a broken file makes the library raise
+        raise TokenizationError(f"{checkpoint}: the tokenizer of {name} cannot be loaded: {error}") from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise TokenizationError(f"{checkpoint}: the tokenizer of {name} has no fast form, which Dagobert needs.")
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    n_ids = int(_config(checkpoint).get("vocab_size", len(tokenizer)))
+    if len(tokenizer) > n_ids:
+        raise TokenizationError(
+            f"{checkpoint}: the tokenizer of {name} has {len(tokenizer):,} ids and the model {n_ids:,} embeddings: they do "
+            f"not belong together. Put the right tokenizer files there."
+        )
+    for word in words or []:
+        tokenizer.add_tokens([tokenizers.AddedToken(word, single_word=True, normalized=True)])
+    tokenizer.model_max_length = position_limit(checkpoint)
+    for key in _STATE:
+        tokenizer.init_kwargs.pop(key, None)
+    tokenizer.save_pretrained(str(out))
+    config = json.loads((out / "tokenizer_config.json").read_text(encoding="utf-8"))
+    config = {key: value for key, value in sorted(config.items()) if key not in _STATE}
+    (out / "tokenizer_config.json").write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def _config(checkpoint: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    return config
