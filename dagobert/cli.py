@@ -16,6 +16,7 @@ from dagobert.errors import DagobertError
 
 def parser() -> argparse.ArgumentParser:
     """The command line, as argparse sees it."""
+    from dagobert.commands import register_all
     from dagobert.runner import STAGES
 
     root = argparse.ArgumentParser(prog="dagobert", description="From a file of labelled text to a fine-tuned BERT, and back.")
@@ -23,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, what in STAGES.items():
         commands.add_parser(name, help=f"stage: {what}", description=what)
+    register_all(commands)
     return root
 
 
@@ -64,5 +66,7 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     command: str = arguments.command
     if command in STAGES:
         run_stage(command)
-    return 0
+        return 0
+    exit_code: int = arguments.run(arguments)
+    return exit_code
 
