@@ -5,7 +5,7 @@ Text is split by nanotoken where it is installed and supports the tokenizer, els
 
 Truncation keeps, of a text of n tokens and a budget b (max_length less the special tokens) with n > b:
 head: the first b; tail: the last b; head+tail: the first ceil(b / 4) and the last b - ceil(b / 4), which at 512 are the 128 and
-382 of Sun et al. 2019, "How to Fine-Tune BERT for Text Classification?"; windows: all, as sequences of at most b tokens of which
+382 of Sun et al. 2019, "How to Fine-Tune BERT for Text Classification?"; windows: all, as sequences of up to b tokens of which
 neighbours share `stride`. Two texts share b as longest-first does: the longer gives first, and each keeps its part as above.
 
 Shapes: N texts, S sequences (S = N without windows), T tokens.

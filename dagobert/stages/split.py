@@ -1,0 +1,208 @@
+"""Stage `split`: clean rows and their labels to sides, with the leakage gate at the end. Texts are streamed; only keys are
+kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dagobert import duplicates, events, files, splitting
+from dagobert.errors import SplitError
+from dagobert.labels import LabelMap, class_weights
+from dagobert.params import Params
+from dagobert.params.split import SplitParams
+from dagobert.splitting import IntArray
+from dagobert.stages import paths
+
+OUTPUTS: tuple[Path, ...] = (paths.SPLITS, paths.SPLIT_REPORT)
+_BATCH = 8192
+
+
+def inputs(params: Params) -> list[Path]:
+    """Files and directories the stage reads."""
+    return [paths.CLEAN, paths.LABELS, paths.LABEL_MAP]
+
+
+def run(params: Params) -> None:
+    """Read texts and labels, write the side of each row."""
+    ours = params.split
+    found = LabelMap.from_json(files.read_json(paths.LABEL_MAP))
+    labels = strata(paths.LABELS, found)
+    keys = text_keys(paths.CLEAN)
+    groups = None if ours.group is None else group_keys(paths.CLEAN, ours.group)
+    units = splitting.make_units(keys, groups)
+    side = choose(ours, units, labels, paths.CLEAN)
+    _gate(side, keys, paths.CLEAN)
+    warnings = _warnings(ours, side, found, paths.LABELS)
+    for warning in warnings:
+        events.warn(warning)
+    write(paths.CLEAN, side, paths.SPLITS)
+    report = describe(ours, side, found, paths.LABELS, units, warnings)
+    files.write_json(paths.SPLIT_REPORT, report)
+    events.say(", ".join(f"{name} {n:,}" for name, n in report["sizes"].items()))
+
+
+def choose(ours: SplitParams, units: splitting.Units, labels: IntArray, clean: Path) -> IntArray:
+    """The side of each row, shape (N,).
+
+    Raises:
+        SplitError: too few rows, or a strategy that lacks its column.
+    """
+    n_rows = len(labels)
+    if ours.strategy == "given":
+        side = splitting.given(_column(clean, ours, "given").cast(pa.string()).to_pylist())
+    elif ours.strategy == "hash":
+        side = splitting.by_hash(units, ours.train_size, ours.validation_size, ours.test_size, ours.seed)
+    elif ours.strategy == "kfold":
+        side = splitting.k_fold(units, labels, ours.folds, ours.fold, ours.train_size, ours.validation_size, ours.seed)
+    else:
+        sizes = splitting.wanted_sizes(n_rows, ours.train_size, ours.validation_size, ours.test_size)
+        if ours.strategy == "stratified":
+            side = splitting.stratified(units, labels, sizes, ours.seed)
+        elif ours.strategy == "random":
+            side = splitting.shuffled(units, sizes, ours.seed)
+        elif ours.strategy == "ordered":
+            side = splitting.by_position(units, np.arange(n_rows, dtype=np.int64), sizes)
+        else:
+            side = splitting.by_position(units, _ranks(_column(clean, ours, "time"), ours.column), sizes)
+    for code, name in enumerate(splitting.SIDES[:3]):
+        if not (side == code).any():
+            raise SplitError(
+                f"the {name} side got no row: {n_rows:,} rows in {len(units.size):,} groups of equal text"
+                f"{'' if ours.group is None else f' or {ours.group}'} cannot be divided so. Change the split sizes, or add "
+                f"data."
+            )
+    return side
+
+
+def text_keys(clean: Path) -> duplicates.Keys:
+    """Keys of the normalised texts, shape (N,); a pair of texts counts as one."""
+    keys = []
+    with pq.ParquetFile(clean) as source, events.progress("comparing texts", source.metadata.num_rows) as bar:
+        columns = [name for name in ("text", "text_pair") if name in source.schema_arrow.names]
+        for batch in source.iter_batches(batch_size=_BATCH, columns=columns):
+            found = duplicates.keys(duplicates.normalised(batch["text"]))
+            if "text_pair" in columns:
+                found = duplicates.mixed(found, 0) ^ duplicates.keys(duplicates.normalised(batch["text_pair"]))
+            keys.append(found)
+            bar.update(batch.num_rows)
+    return np.concatenate(keys) if keys else np.zeros(0, np.uint64)
+
+
+def group_keys(clean: Path, column: str) -> duplicates.Keys:
+    """Keys of a group column, shape (N,). A row without a group is a group of its own."""
+    values = _read(clean, column, "split.group")
+    keys = duplicates.keys(pc.fill_null(values.cast(pa.string()), ""))
+    alone = np.flatnonzero(pc.is_null(values).to_numpy())
+    rows = pq.read_table(clean, columns=["row_id"])["row_id"].to_numpy()
+    keys = keys.copy()
+    keys[alone] = duplicates.mixed(rows[alone].astype(np.uint64), 1)
+    return keys
+
+
+def strata(labels: Path, found: LabelMap) -> IntArray:
+    """What stratified drawing balances: the class of each row, or with several labels a row the rarest of them. Shape (N,)."""
+    if not found.multi:
+        ids: IntArray = pq.read_table(labels, columns=["label_id"])["label_id"].to_numpy().astype(np.int64)
+        return ids
+    lists = pq.read_table(labels, columns=["label_ids"])["label_ids"].combine_chunks()
+    flat, parent = pc.list_flatten(lists).to_numpy(), pc.list_parent_indices(lists).to_numpy()
+    counts = np.bincount(flat, minlength=len(found.classes))
+    stratum = np.full(len(lists), len(found.classes), dtype=np.int64)  # rows without any label
+    for c in np.argsort(-counts, kind="stable").tolist():
+        stratum[parent[flat == c]] = c
+    return stratum
+
+
+def label_counts(labels: Path, found: LabelMap, chosen: Any) -> list[int]:
+    """Rows of each class among the chosen ones."""
+    if found.multi:
+        table = pq.read_table(labels, columns=["label_ids"]).filter(pa.array(chosen))
+        ids = pc.list_flatten(table["label_ids"].combine_chunks()).to_numpy()
+    else:
+        ids = pq.read_table(labels, columns=["label_id"])["label_id"].to_numpy()[chosen]
+    return [int(n) for n in np.bincount(ids, minlength=len(found.classes))]
+
+
+def write(clean: Path, side: IntArray, out: Path) -> None:
+    """Write splits.parquet: every row of clean.parquet in its order."""
+    rows = pq.read_table(clean, columns=["row_id"])["row_id"].combine_chunks()
+    names = pa.array(splitting.SIDES)
+    with files.atomic_file(out) as temporary:
+        pq.write_table(pa.table({"row_id": rows, "split": names.take(pa.array(side))}), temporary, compression="zstd")
+
+
+def describe(
+    ours: SplitParams, side: IntArray, found: LabelMap, labels: Path, units: splitting.Units, warnings: list[str]
+) -> dict[str, Any]:
+    """What `reports/split.json` holds."""
+    counts = {name: label_counts(labels, found, side == code) for code, name in enumerate(splitting.SIDES)}
+    return {
+        "strategy": ours.strategy,
+        "seed": ours.seed,
+        "rows": len(side),
+        "sizes": {name: int((side == code).sum()) for code, name in enumerate(splitting.SIDES)},
+        "classes": {said: {name: counts[name][c] for name in splitting.SIDES} for c, said in enumerate(found.names)},
+        "class_weights": dict(zip(found.names, class_weights(counts["train"]), strict=True)),
+        "rows_kept_together": int(len(side) - len(units.size)),
+        "warnings": warnings,
+    }
+
+
+def _warnings(ours: SplitParams, side: IntArray, found: LabelMap, labels: Path) -> list[str]:
+    counts = [label_counts(labels, found, side == code) for code in range(len(splitting.SIDES))]
+    warnings = splitting.missing_classes(counts, found.names)
+    if warnings and ours.strategy == "ordered":
+        warnings.append("split.strategy is ordered and the file seems to be sorted by label: stratified or random would mix it")
+    if ours.strategy in ("stratified", "random", "ordered", "time"):
+        wanted = splitting.wanted_sizes(len(side), ours.train_size, ours.validation_size, ours.test_size)
+        for code, want in enumerate((wanted.train, wanted.validation, wanted.test)):
+            got = int((side == code).sum())
+            if want is not None and got != want:
+                warnings.append(
+                    f"the {splitting.SIDES[code]} side has {got:,} rows, not {want:,}: rows that belong together are not "
+                    f"divided"
+                )
+    return warnings
+
+
+def _gate(side: IntArray, keys: duplicates.Keys, clean: Path) -> None:
+    try:
+        splitting.check_leakage(side, keys)
+    except SplitError:
+        names = pq.read_schema(clean).names
+        if "source_file" not in names:
+            raise
+        table = pq.read_table(clean, columns=["source_file", "source_line"])
+        where = [f"{file}:{line}" for file, line in zip(*(table[c].to_pylist() for c in table.column_names), strict=True)]
+        splitting.check_leakage(side, keys, where)
+
+
+def _column(clean: Path, ours: SplitParams, strategy: str) -> pa.ChunkedArray:
+    if ours.column is None:
+        raise SplitError(f"split.strategy is {strategy}, which needs split.column: the name of the column to go by.")
+    return _read(clean, ours.column, "split.column")
+
+
+def _read(clean: Path, column: str, parameter: str) -> pa.ChunkedArray:
+    names = pq.read_schema(clean).names
+    if column not in names:
+        raise SplitError(
+            f"{parameter} is {column!r}, which {clean} does not have; it has {', '.join(names)}. Name the column under "
+            f"data.extra in params.yaml, so that it is kept."
+        )
+    return pq.read_table(clean, columns=[column])[column]
+
+
+def _ranks(values: pa.ChunkedArray, column: str | None) -> IntArray:
+    """Rank of each time; equal times have equal ranks. Numbers by size, text by code point (ISO 8601 sorts as time)."""
+    missing = values.null_count
+    if missing:
+        raise SplitError(f"split.column {column!r} has {missing:,} rows without a time. Fix them, or quarantine them in clean.")
+    ranks: IntArray = pc.rank(values, sort_keys="ascending", tiebreaker="dense").to_numpy().astype(np.int64)
+    return ranks
