@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 import numpy.typing as npt
 
-from dagobert.duplicates import Keys, mixed
 from dagobert.errors import LeakageError, SplitError
+from dagobert.textkeys import Keys
 
 SIDES = ("train", "validation", "test", "unused")
 TRAIN, VALIDATION, TEST, UNUSED = range(4)
@@ -288,6 +289,15 @@ def missing_classes(counts: Sequence[Sequence[int]], names: Sequence[str]) -> li
             shown = ", ".join(lacking[:10]) + (f" and {len(lacking) - 10} more" if len(lacking) > 10 else "")
             warnings.append(f"the {name} side has no row of {shown}")
     return warnings
+
+
+def mixed(values: Keys, seed: int) -> Keys:
+    """Keys in another order for every seed: the finaliser of SplitMix64 (Steele et al. 2014) over key xor hashed seed."""
+    salt = np.frombuffer(blake2b(str(seed).encode(), digest_size=8).digest(), dtype="<u8").astype(np.uint64)
+    z = values ^ salt
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(z ^ (z >> np.uint64(31)), dtype=np.uint64)
 
 
 def _fill(units: Units, order: IntArray, sizes: Sizes) -> IntArray:

@@ -11,13 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dagobert import duplicates, events, files, splitting
+from dagobert import events, files, splitting
 from dagobert.errors import SplitError
 from dagobert.labels import LabelMap, class_weights
 from dagobert.params import Params
 from dagobert.params.split import SplitParams
 from dagobert.splitting import IntArray
 from dagobert.stages import paths
+from dagobert.textkeys import Keys, exact_keys, normalized_keys
 
 OUTPUTS: tuple[Path, ...] = (paths.SPLITS, paths.SPLIT_REPORT)
 _BATCH = 8192
@@ -80,28 +81,28 @@ def choose(ours: SplitParams, units: splitting.Units, labels: IntArray, clean: P
     return side
 
 
-def text_keys(clean: Path) -> duplicates.Keys:
+def text_keys(clean: Path) -> Keys:
     """Keys of the normalised texts, shape (N,); a pair of texts counts as one."""
     keys = []
     with pq.ParquetFile(clean) as source, events.progress("comparing texts", source.metadata.num_rows) as bar:
         columns = [name for name in ("text", "text_pair") if name in source.schema_arrow.names]
         for batch in source.iter_batches(batch_size=_BATCH, columns=columns):
-            found = duplicates.keys(duplicates.normalised(batch["text"]))
+            found = normalized_keys(batch["text"])
             if "text_pair" in columns:
-                found = duplicates.mixed(found, 0) ^ duplicates.keys(duplicates.normalised(batch["text_pair"]))
+                found = splitting.mixed(found, 0) ^ normalized_keys(batch["text_pair"])
             keys.append(found)
             bar.update(batch.num_rows)
     return np.concatenate(keys) if keys else np.zeros(0, np.uint64)
 
 
-def group_keys(clean: Path, column: str) -> duplicates.Keys:
+def group_keys(clean: Path, column: str) -> Keys:
     """Keys of a group column, shape (N,). A row without a group is a group of its own."""
     values = _read(clean, column, "split.group")
-    keys = duplicates.keys(pc.fill_null(values.cast(pa.string()), ""))
+    keys = exact_keys(values.cast(pa.string()))
     alone = np.flatnonzero(pc.is_null(values).to_numpy())
     rows = pq.read_table(clean, columns=["row_id"])["row_id"].to_numpy()
     keys = keys.copy()
-    keys[alone] = duplicates.mixed(rows[alone].astype(np.uint64), 1)
+    keys[alone] = splitting.mixed(rows[alone].astype(np.uint64), 1)
     return keys
 
 
@@ -171,7 +172,7 @@ def _warnings(ours: SplitParams, side: IntArray, found: LabelMap, labels: Path) 
     return warnings
 
 
-def _gate(side: IntArray, keys: duplicates.Keys, clean: Path) -> None:
+def _gate(side: IntArray, keys: Keys, clean: Path) -> None:
     try:
         splitting.check_leakage(side, keys)
     except SplitError:
