@@ -1,0 +1,102 @@
+"""DVC as a command: the environment it needs, and what its words mean.
+
+The command line is used, not `dvc.repo`: that is DVC's public interface, and it can be ended without ending the flow.
+`--wait-for-lock` is not optional: DVC lets go of its lock while a stage runs and takes it again with a limit of 3 s, so another
+holder would lose a finished run. It does not cover the read/write locks of single files, hence `BUSY`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from tasks.errors import WorkplaceError
+
+How = Literal["ran", "restored", "up to date"]
+
+BUSY = "is busy, it is being blocked by"
+_FAILED = re.compile(r"failed to run: .*, exited with (-?\d+)")
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of DVC and the stages: this Python's commands first, no telemetry, no leftovers of git hooks."""
+    values = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    path = [str(Path(sys.prefix) / "bin"), *os.environ.get("PATH", os.defpath).split(os.pathsep)]
+    values |= {"PATH": os.pathsep.join(dict.fromkeys(path)), "DVC_NO_ANALYTICS": "1", "PYTHONUNBUFFERED": "1"}
+    return values | dict(extra or {})
+
+
+def repro_command(*targets: str) -> list[str]:
+    """Have DVC bring exactly these stages up to date."""
+    return ["dvc", "--wait-for-lock", "repro", "--single-item", *targets]
+
+
+def how_it_went(lines: tuple[str, ...], stage: str) -> How:
+    """What DVC did with a stage, from its output."""
+    if any(line.startswith(f"Stage '{stage}' is cached") for line in lines):
+        return "restored"
+    if any(line.startswith(f"Stage '{stage}' didn't change") for line in lines):
+        return "up to date"
+    return "ran"
+
+
+def exit_code_of_stage(lines: tuple[str, ...]) -> int | None:
+    """The exit code of the stage's own command (negative: a signal), where DVC reports one."""
+    for line in reversed(lines):
+        if match := _FAILED.search(line):
+            return int(match[1])
+    return None
+
+
+def query(root: Path, *arguments: str) -> str:
+    """Output of a DVC command that only looks or is quick.
+
+    Raises:
+        WorkplaceError: in DVC's words.
+    """
+    return _output(["dvc", "--wait-for-lock", *arguments], root)
+
+
+def git(root: Path, *arguments: str) -> str:
+    """Output of a git command.
+
+    Raises:
+        WorkplaceError: in git's words.
+    """
+    return _output(["git", *arguments], root)
+
+
+def head(root: Path) -> str | None:
+    """The commit that is checked out; None before the first commit."""
+    try:
+        return git(root, "rev-parse", "--verify", "--quiet", "HEAD")
+    except WorkplaceError:
+        return None
+
+
+def status(root: Path) -> dict[str, Any]:
+    """What is out of date; empty when everything is as `dvc.lock` says."""
+    changed: dict[str, Any] = json.loads(query(root, "status", "--json"))
+    return changed
+
+
+def data_files(root: Path, stage: str) -> list[str]:
+    """`.dvc` files that a stage depends on: data that was added by hand, whose changes `dvc repro` records first."""
+    if not git(root, "ls-files", "--cached", "--others", "--exclude-standard", "--", "*.dvc"):
+        return []
+    nodes = re.findall(r'^"([^"]+\.dvc)";?$', query(root, "dag", "--dot", stage), re.MULTILINE)
+    return sorted(set(nodes))
+
+
+def _output(command: list[str], root: Path) -> str:
+    done = subprocess.run(command, cwd=root, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode != 0:
+        words = "\n".join(part for part in (done.stderr.strip(), done.stdout.strip()) if part)
+        raise WorkplaceError(f"`{' '.join(command)}` failed in {root} (exit code {done.returncode}): {words}")
+    return done.stdout.strip()
