@@ -40,6 +40,25 @@ def check_max_length(checkpoint: Path, name: str, max_length: int) -> None:
         )
 
 
+def read_words(path: Path) -> list[str]:
+    """Words of a file, one a line, in order; blank lines and what follows a # left out.
+
+    Raises:
+        TokenizationError: no such file, or a line with more than one word.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise TokenizationError(f"tokenize.add_words is {str(path)!r}: no such file. Make it; it may be empty.") from None
+    except UnicodeDecodeError as error:
+        raise TokenizationError(f"tokenize.add_words: {path} is not UTF-8 text ({error.reason}). Save it as UTF-8.") from None
+    words = [line.partition("#")[0].strip() for line in lines]
+    for number, word in enumerate(words, start=1):
+        if len(word.split()) > 1:
+            raise TokenizationError(f"{path}:{number}: {word!r} is more than one word. Write one word a line.")
+    return list(dict.fromkeys(word for word in words if word))
+
+
 def save_tokenizer(checkpoint: Path, name: str, out: Path, words: list[str] | None = None) -> None:
     """Write the tokenizer of `checkpoint` into the directory `out`, without state of its own, `words` added.
 
@@ -71,8 +90,9 @@ def save_tokenizer(checkpoint: Path, name: str, out: Path, words: list[str] | No
             f"{checkpoint}: the tokenizer of {name} has {len(tokenizer):,} ids and the model {n_ids:,} embeddings: they do "
             f"not belong together. Put the right tokenizer files there."
         )
-    for word in words or []:
-        tokenizer.add_tokens([tokenizers.AddedToken(word, single_word=True, normalized=True)])
+    if words:
+        whole = {"single_word": True, "normalized": True}  # as a word by itself, whatever its case where the model sees none
+        tokenizer.add_tokens([tokenizers.AddedToken(word, **whole) for word in words])
     tokenizer.model_max_length = position_limit(checkpoint)
     for key in _STATE:
         tokenizer.init_kwargs.pop(key, None)

@@ -1,7 +1,8 @@
 """What people do with the results: one module a command (or a family of commands), listed here in the order of `--help`.
 
-A module declares its arguments in `register(commands)` and names the function to call with `set_defaults(run=…)`; that function
-gets the parsed arguments and returns the exit code. Nothing heavy is imported at the top of these modules: `--help` loads them all.
+A module declares its arguments in `register(commands)` and names the function to call with `set_defaults(run=…)`; that
+function gets the parsed arguments and returns the exit code. Nothing heavy is imported at the top of these modules:
+`--help` loads them all.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-MODULES: tuple[str, ...] = ()
+MODULES: tuple[str, ...] = ("predict", "verify")
 
 
 class CommandModule(Protocol):

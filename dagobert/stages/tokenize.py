@@ -26,7 +26,7 @@ _CHUNK = 4096  # rows tokenized at once: about 5 MB of reviews
 
 def inputs(params: Params) -> list[Path]:
     """Files and directories the stage reads."""
-    return [paths.CLEAN]
+    return [paths.CLEAN, Path(params.tokenize.add_words)]
 
 
 def run(params: Params) -> None:
@@ -36,13 +36,14 @@ def run(params: Params) -> None:
     checkpoint = checkpoint_directory(name)
     vocabulary.check_max_length(checkpoint, name, ours.max_length)
     with files.atomic_directory(paths.TOKENS) as out:
-        vocabulary.save_tokenizer(checkpoint, name, out / shards.TOKENIZER)
-        tokenization = Tokenization(out / shards.TOKENIZER, ours.max_length, ours.truncation)
+        words = vocabulary.read_words(Path(ours.add_words))
+        vocabulary.save_tokenizer(checkpoint, name, out / shards.TOKENIZER, words)
+        tokenization = Tokenization(out / shards.TOKENIZER, ours.max_length, ours.truncation, ours.stride, ours.engine)
         manifest = tokenize_file(paths.CLEAN, out, tokenization, ours.rows_per_shard, name)
-    events.say(
-        f"{manifest.n_rows:,} rows, {manifest.n_tokens:,} tokens in {len(manifest.parts)} shard"
-        f"{'' if len(manifest.parts) == 1 else 's'} ({tokenization.engine})"
-    )
+    shown = {"row": manifest.n_rows, "sequence": manifest.n_sequences, "token": manifest.n_tokens, "shard": len(manifest.parts)}
+    events.say(", ".join(f"{n:,} {what}{'' if n == 1 else 's'}" for what, n in shown.items()) + f", by {tokenization.engine}")
+    if words:
+        events.say(f"{len(words):,} words of {ours.add_words} added to the vocabulary")
 
 
 def tokenize_file(clean: Path, out: Path, tokenization: Tokenization, rows_per_shard: int, name: str) -> shards.Manifest:

@@ -73,7 +73,8 @@ def names(entries: list[Any]) -> list[str]:
 
 
 def resolved(graph: dict[str, Any], stage: str, key: str, params: Params) -> set[str]:
-    return {name.replace("${data.path}", params.data.path) for name in names(graph[stage].get(key, []))}
+    values = {"${data.path}": params.data.path, "${tokenize.add_words}": params.tokenize.add_words}
+    return {values.get(name, name) for name in names(graph[stage].get(key, []))}
 
 
 def test_stages_are_those_of_the_command_line(graph: dict[str, Any]) -> None:
