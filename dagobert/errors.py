@@ -17,6 +17,8 @@
     │   └── CheckpointError       no usable checkpoint where one was asked for
     ├── InputsChangedError        an input changed while the stage ran
     ├── StorageError              disk full, no permission, read-only
+    ├── RepositoryError           git or DVC cannot do what was asked: no such revision, nothing recorded, tree not clean
+    │   └── DamagedObjectError    a cache object that is missing or whose bytes are not those its name says
     └── Preempted                 exit code 75 (EX_TEMPFAIL): stopped on request, run again to go on
 
 A message says what was found, where, and what to do. Anything else that escapes is a bug and keeps its traceback.
@@ -91,6 +93,14 @@ class InputsChangedError(DagobertError):
 
 class StorageError(DagobertError):
     """The disk is full, or a file cannot be written."""
+
+
+class RepositoryError(DagobertError):
+    """Git or DVC cannot do what was asked of this repository."""
+
+
+class DamagedObjectError(RepositoryError):
+    """A cache object is missing, or its bytes are not those its name says."""
 
 
 class Preempted(DagobertError):
