@@ -69,4 +69,3 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         return 0
     exit_code: int = arguments.run(arguments)
     return exit_code
-

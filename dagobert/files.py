@@ -53,7 +53,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         with storage_errors(path):
             yield temporary
             sync(temporary)
-            os.replace(temporary, path)
+            temporary.replace(path)
             sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -80,12 +80,12 @@ def atomic_directory(path: Path) -> Iterator[Path]:
                 sync(file)
             sync(temporary)
             if path.exists():
-                os.replace(path, old)
-            os.replace(temporary, path)
+                path.replace(old)
+            temporary.replace(path)
             sync(path.parent)
     finally:
         if old.exists() and not path.exists():
-            os.replace(old, path)
+            old.replace(path)
         shutil.rmtree(old, ignore_errors=True)
         shutil.rmtree(temporary, ignore_errors=True)
 

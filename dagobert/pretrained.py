@@ -45,7 +45,8 @@ def _from_hub(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=_PATTERNS))
     except RepositoryNotFoundError:
         raise ModelError(
-            f"model.name_or_path: {name!r} is neither a directory here nor a repository on the hub (or it is private: set HF_TOKEN)."
+            f"model.name_or_path: {name!r} is neither a directory here nor a repository on the hub "
+            f"(or it is private: set HF_TOKEN)."
         ) from None
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
         raise ModelError(

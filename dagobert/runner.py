@@ -1,7 +1,7 @@
 """Runs one stage as a process: parameters in, events out, and no finish if an input changed underneath it.
 
-`dvc.lock` records the hashes of a stage's inputs *after* its command. Without the check here, a file that is edited while a stage
-runs would be recorded as the one the outputs were made from.
+`dvc.lock` records the hashes of a stage's inputs *after* its command. Without the check here, a file that is edited while a
+stage runs would be recorded as the one the outputs were made from.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _hashes(inputs: list[Path]) -> dict[Path, str | None]:
 
 
 def _die_with_dvc() -> None:
-    """Under DVC, end when DVC ends: it leaves its child running otherwise, which would later write into outputs (Linux only)."""
+    """Under DVC, end when DVC ends (Linux only): it leaves its child running otherwise, which would write into outputs."""
     if sys.platform == "linux" and "DVC_STAGE" in os.environ:
         pr_set_pdeathsig = 1
         ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGTERM, 0, 0, 0)

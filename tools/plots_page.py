@@ -1,8 +1,8 @@
 """Make `dvc plots show` work without network: `python tools/plots_page.py`.
 
-DVC's page loads Vega from a CDN and stays blank without one. This writes a page template with Vega inside (0.9 MB, taken from the
-installed vl-convert) to .dvc/plots/page.html, and names it in .dvc/config.local. Both are ignored by git: they belong to the checkout.
-The bundle is for Vega-Lite 5, which DVC's templates are written in.
+DVC's page loads Vega from a CDN and stays blank without one. This writes a page template with Vega inside (0.9 MB, taken from
+the installed vl-convert) to .dvc/plots/page.html, and names it in .dvc/config.local. Git ignores both: they belong to the
+checkout. The bundle is for Vega-Lite 5, which DVC's templates are written in.
 """
 
 from __future__ import annotations

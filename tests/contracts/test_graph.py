@@ -48,7 +48,7 @@ def runtime_imports(tree: ast.Module) -> set[str]:
 
 
 def closure(repository: Path, stage: str) -> set[str]:
-    """Files of the library that a stage's module imports, directly or not, plumbing left out; packages bring their templates."""
+    """Files of the library that a stage's module imports, directly or not, plumbing left out."""
     library = repository / "dagobert"
     todo, seen = {f"stages.{stage.replace('-', '_')}"}, set()
     files: set[str] = set()

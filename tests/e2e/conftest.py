@@ -22,7 +22,7 @@ BAD = ["bad", "awful", "hate", "boring", "sad", "terrible", "worst"]
 
 
 def write_reviews(path: Path, n: int, seed: int = 0) -> None:
-    """`n` short reviews a tiny model can learn, with markup and sorted by label as the packaged ones are; column `source` too."""
+    """`n` short reviews a tiny model can learn, with markup and sorted by label, as the packaged ones are."""
     rng = random.Random(seed)
     filler = "this film was a movie of plot and acting it is not very one two three".split()
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -67,14 +67,20 @@ def small_params(tiny_bert: Path, source: Path) -> dict[str, Any]:
 def environment() -> dict[str, str]:
     """The environment of a user who activated nothing, in whose PATH only the system's programs are."""
     kept = {name: value for name, value in os.environ.items() if name in {"HOME", "LANG", "TMPDIR", "USER"}}
-    identity = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in (("NAME", "t"), ("EMAIL", "t@t"))}
+    identity = {
+        f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in (("NAME", "t"), ("EMAIL", "t@t"))
+    }
     return kept | identity | {"PATH": "/usr/local/bin:/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "DVC_NO_ANALYTICS": "1"}
 
 
 def copy_of(repository: Path, target: Path) -> Path:
     """The files git knows or would take, as they are now, committed in a new repository; `.venv` is the present environment."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=repository, check=True, capture_output=True, text=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=repository,
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout
     for name in filter(None, listed.split("\0")):
         if (repository / name).is_file() and not name.startswith("dvc.lock"):
@@ -91,7 +97,13 @@ def runner(directory: Path) -> Run:
         program = directory / ".venv" / "bin" / str(command[0])
         words = [str(program) if program.exists() else str(command[0]), *map(str, command[1:])]
         done = subprocess.run(
-            words, cwd=directory, env=environment() | extra, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+            words,
+            cwd=directory,
+            env=environment() | extra,
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
         assert done.returncode == code, f"{words} gave {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-8000:]}"
         return done.stdout if code == 0 else done.stdout + done.stderr

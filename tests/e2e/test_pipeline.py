@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,7 +27,10 @@ def test_it_learns_and_accounts_for_every_row(workspace: Path) -> None:
     data = json.loads((workspace / "reports/data.json").read_text())
     assert data["rows_read"] == 240 == data["rows_out"] + data["rows_quarantined"] + data["rows_not_selected"]
     metrics = json.loads((workspace / "reports/metrics.json").read_text())
-    assert metrics["test"]["accuracy_low"] < metrics["test"]["accuracy"] < metrics["test"]["accuracy_high"] or metrics["test"]["accuracy"] == 1
+    assert (
+        metrics["test"]["accuracy_low"] < metrics["test"]["accuracy"] < metrics["test"]["accuracy_high"]
+        or metrics["test"]["accuracy"] == 1
+    )
     assert metrics["test"]["accuracy"] > 0.8
     splits = pq.read_table(workspace / "data/splits.parquet").column("split").value_counts().to_pylist()
     counts = {entry["values"]: entry["counts"] for entry in splits}
@@ -139,5 +141,5 @@ def test_data_nobody_here_made(make_workspace: Callable[..., Path], kind: str) -
     assert len(names) == {"bbc": 5, "rotten": 2}[kind]
     data = json.loads((workspace / "reports/data.json").read_text())
     assert data["rows_read"] == {"bbc": 2225, "rotten": 33530}[kind]
-    assert os.path.getsize(workspace / "reports/report.html") > 10_000
+    assert (workspace / "reports/report.html").stat().st_size > 10_000
     commit(run, "own data")

@@ -1,4 +1,4 @@
-"""Every command of the README, in its order, in a copy of the repository with a tiny BERT; yaml blocks are written to params.yaml."""
+"""Every command of the README, in order, in a copy of the repository with a tiny BERT; yaml blocks go to params.yaml."""
 
 from __future__ import annotations
 
@@ -48,7 +48,11 @@ def write_own_files(directory: Path) -> None:
     """What the README supposes a user to have beside the repository."""
     write_reviews(directory / "new-reviews.csv", 12, seed=1)
     rng = random.Random(0)
-    words = {"billing": "invoice money refund paid".split(), "delivery": "parcel late courier lost".split(), "other": "hello why".split()}
+    words = {
+        "billing": "invoice money refund paid".split(),
+        "delivery": "parcel late courier lost".split(),
+        "other": "hello why".split(),
+    }
     with (directory / "tickets.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["message", "team"])
@@ -90,14 +94,20 @@ def test_every_command_works(readme: str, make_workspace: Callable[..., Path]) -
                     continue
                 active = environment() | {"PATH": f"{workspace}/.venv/bin:{environment()['PATH']}"}
                 finished = subprocess.run(
-                    ["sh", "-c", command], cwd=workspace, env=active, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+                    ["sh", "-c", command],
+                    cwd=workspace,
+                    env=active,
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                    stdin=subprocess.DEVNULL,
                 )
                 assert finished.returncode == 0, f"{command}\n{finished.stdout[-3000:]}\n{finished.stderr[-6000:]}"
                 if command.startswith("dvc queue start"):
                     wait_for_queue(run)
                 done.append(command)
     assert "make run" in done
-    assert len(list(csv.reader((workspace / "predictions.csv").open(encoding="utf-8")))) == 13
+    assert len((workspace / "predictions.csv").read_text(encoding="utf-8").splitlines()) == 13
     assert json.loads(run("dvc", "status", "--json")) == {}
 
 
@@ -123,7 +133,10 @@ def test_the_picture_shows_the_edges_of_the_graph(readme: str, repository: Path)
         for name in body.get(key, [])
     }
     edges = {
-        (made[dep], stage) for stage, body in stages.items() for dep in (d.replace("${data.path}", "data/raw") for d in body["deps"]) if dep in made
+        (made[dep], stage)
+        for stage, body in stages.items()
+        for dep in (d.replace("${data.path}", "data/raw") for d in body["deps"])
+        if dep in made
     }
     picture = next(block.text for block in blocks(readme) if block.language == "mermaid")
     drawn = set()

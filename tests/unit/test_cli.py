@@ -52,7 +52,6 @@ def test_another_checkout_runs_its_own_code(tmp_path: Path, repository: Path) ->
 
 def test_programs_of_an_environment_that_is_not_activated_find_each_other() -> None:
     bare = {"PATH": "/usr/bin:/bin", "HOME": os.environ["HOME"]}
-    found = subprocess.run(
-        [sys.executable, "-c", "import shutil; print(shutil.which('dagobert'))"], env=bare, capture_output=True, text=True, check=True
-    ).stdout.strip()
+    which = [sys.executable, "-c", "import shutil; print(shutil.which('dagobert'))"]
+    found = subprocess.run(which, env=bare, capture_output=True, text=True, check=True).stdout.strip()
     assert Path(found).parent == Path(sys.executable).parent

@@ -23,7 +23,7 @@ def test_a_directory_that_is_no_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_path_that_is_not_there() -> None:
-    with pytest.raises(ModelError, match="no directory './nowhere/at/all'"):
+    with pytest.raises(ModelError, match=r"no directory '\./nowhere/at/all'"):
         checkpoint_directory("./nowhere/at/all")
 
 

