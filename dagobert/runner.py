@@ -12,12 +12,14 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from dagobert import events, files
 from dagobert.errors import InputsChangedError
-from dagobert.params import Params, load_params
 from dagobert.stages import paths
+
+if TYPE_CHECKING:
+    from dagobert.params import Params
 
 STAGES = {
     "fetch": "get the data named by data.source, check it and keep a snapshot",
@@ -54,6 +56,8 @@ def run_stage(name: str) -> None:
     Raises:
         DagobertError: what is wrong, where, and what to do.
     """
+    from dagobert.params import load_params
+
     _die_with_dvc()
     params = load_params(paths.PARAMS)
     module = stage_module(name)
