@@ -21,6 +21,15 @@ class DataParams(Section):
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "folders"] = Field(
         description="file format; auto goes by the file name"
     )
+    encoding: str = Field(min_length=1, description="text encoding: auto, or a Python codec such as utf-8, cp1252, utf-16")
+    delimiter: Literal["auto", ",", ";", "\t", "|"] = Field(description="what parts the fields of a CSV file")
+    quoting: Literal["doubled", "backslash", "none"] = Field(
+        description='quotes in CSV/TSV: a quote inside quotes is doubled (""), has a backslash (\\"), or quotes mean nothing'
+    )
+    columns: tuple[str, ...] | None = Field(
+        strict=False,
+        description="names of the columns of a CSV/TSV file without a header line; null: its first line names them",
+    )
     text: str = Field(min_length=1, description="column with the text (ignored for class folders)")
     label: str = Field(min_length=1, description="column with the label (ignored for class folders)")
     where: dict[str, str] = Field(description="keep only rows whose columns hold these values, {column: value}; {}: all rows")

@@ -1,0 +1,317 @@
+"""Records → clean rows and quarantined rows, in two passes and with flat memory.
+
+First pass: clean and check batch by batch, in threads, into a draft on disk; of each row 21 bytes stay in memory (keys, label,
+verdict). Second pass: with all keys known, rows that repeat each other are found and the draft is sorted into its two files.
+The result does not depend on the number of threads, nor on how the records were batched.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dagobert.cleaning import CleanRecipe, clean_texts
+from dagobert.parquet import RowWriter
+from dagobert.quality import GROUP_REASONS, Contract, Repeats, repeats, row_problems
+from dagobert.textkeys import exact_keys, normalized_keys
+
+CLEAN_SCHEMA = pa.schema(
+    [
+        ("row_id", pa.int64()),
+        ("text", pa.string()),
+        ("label", pa.string()),
+        ("source_file", pa.string()),
+        ("source_line", pa.int64()),
+    ]
+)
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        ("row_id", pa.int64()),
+        ("source_file", pa.string()),
+        ("source_line", pa.int64()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("text", pa.string()),
+        ("label", pa.string()),
+    ]
+)
+_THREADS = max(2, min(8, os.cpu_count() or 1))
+
+
+@dataclass
+class Outcome:
+    """What became of the records."""
+
+    rows_read: int = 0
+    rows_not_selected: int = 0
+    rows_out: int = 0
+    rows_quarantined: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    labels: Counter[str] = field(default_factory=Counter)
+    lengths: list[npt.NDArray[np.int32]] = field(default_factory=list)  # characters of the rows that stay
+    examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    changed: int = 0  # rows whose text is not as it was read
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which records are meant at all: those whose columns hold these values."""
+
+    where: Mapping[str, str]
+
+    def rows(self, batch: pa.RecordBatch) -> pa.Array:
+        """True for the selected records. One that could not be read counts as selected: nobody knows what it held."""
+        wanted = pa.repeat(pa.scalar(True), batch.num_rows)
+        for column, value in self.where.items():
+            wanted = pc.and_(wanted, pc.fill_null(pc.equal(batch.column(f"extra:{column}"), value), False))
+        return pc.or_(wanted, pc.is_valid(batch.column("problem")))
+
+
+@dataclass(frozen=True)
+class _Examined:
+    draft: pa.RecordBatch
+    not_selected: int
+    exact: npt.NDArray[np.uint64]
+    normalized: npt.NDArray[np.uint64] | None
+
+
+def curate(
+    batches: Iterator[pa.RecordBatch],
+    selection: Selection,
+    recipe: CleanRecipe,
+    contract: Contract,
+    *,
+    clean: Path,
+    quarantine: Path,
+    draft: Path,
+    on_rows: Callable[[int], None] = lambda n: None,
+) -> Outcome:
+    """Sort records into `clean` and `quarantine`; `draft` is used in between and removed.
+
+    Raises:
+        RecordError: from the reader behind `batches`.
+    """
+    outcome = Outcome()
+    try:
+        keys = _first_pass(batches, selection, recipe, contract, draft, outcome, on_rows)
+        found = repeats(keys.exact, keys.normalized, keys.labels, keys.usable, contract)
+        _second_pass(draft, found, recipe, clean, quarantine, outcome)
+    finally:
+        draft.unlink(missing_ok=True)
+    assert outcome.rows_read == outcome.rows_not_selected + outcome.rows_out + outcome.rows_quarantined
+    return outcome
+
+
+def clean_label(labels: pa.Array) -> pa.Array:
+    """Labels as they are compared: NFC, without white space around them."""
+    return pc.utf8_trim_whitespace(pc.utf8_normalize(labels, "NFC"))
+
+
+def examine(batch: pa.RecordBatch, selection: Selection, recipe: CleanRecipe, contract: Contract) -> _Examined:
+    """Clean and check one batch. Pure."""
+    n = batch.num_rows
+    wanted = selection.rows(batch)
+    if not pc.all(wanted).as_py():
+        batch = batch.filter(wanted)
+    raw, problem = batch.column("text"), batch.column("problem")
+    readable = pc.is_null(problem)
+    text = clean_texts(pc.if_else(readable, raw, pa.scalar(None, pa.string())), recipe)
+    label = clean_label(batch.column("label"))
+    reason, detail = row_problems(raw, text, label, problem, batch.column("detail"), contract)
+    same = pc.fill_null(pc.equal(raw, text), False)
+    # The raw text is kept only where it says something else: most of the draft is written once, not twice.
+    kept = pc.if_else(pc.and_(same, pc.is_null(reason)), pa.scalar(None, pa.string()), raw)
+    columns = [
+        batch.column("row_id"),
+        text,
+        label,
+        batch.column("source_file"),
+        batch.column("source_line"),
+        reason,
+        detail,
+        kept,
+    ]
+    draft = pa.RecordBatch.from_arrays(columns, schema=_DRAFT_SCHEMA)
+    return _Examined(draft, n - batch.num_rows, exact_keys(text), normalized_keys(text) if contract.normalizes else None)
+
+
+_DRAFT_SCHEMA = pa.schema([*CLEAN_SCHEMA, ("reason", pa.string()), ("detail", pa.string()), ("raw", pa.string())])
+
+
+@dataclass(frozen=True)
+class _Keys:
+    exact: npt.NDArray[np.uint64]
+    normalized: npt.NDArray[np.uint64] | None
+    labels: npt.NDArray[np.int64]
+    usable: npt.NDArray[np.bool_]
+
+
+def _first_pass(
+    batches: Iterator[pa.RecordBatch],
+    selection: Selection,
+    recipe: CleanRecipe,
+    contract: Contract,
+    draft: Path,
+    outcome: Outcome,
+    on_rows: Callable[[int], None],
+) -> _Keys:
+    exact, normalized, labels, usable = [], [], [], []
+    codes: dict[str | None, int] = {}
+    with pa.OSFile(str(draft), "wb") as sink, pa.ipc.new_file(sink, _DRAFT_SCHEMA) as writer:
+
+        def work(batch: pa.RecordBatch) -> _Examined:
+            return examine(batch, selection, recipe, contract)
+
+        for done in _in_order(work, batches):
+            rows = done.draft.num_rows
+            outcome.rows_read += rows + done.not_selected
+            outcome.rows_not_selected += done.not_selected
+            if rows:
+                writer.write_batch(done.draft)
+                exact.append(done.exact)
+                normalized.append(done.normalized)
+                coded = done.draft.column("label").dictionary_encode()
+                ids = [codes.setdefault(value, len(codes)) for value in coded.dictionary.to_pylist()]
+                at = pc.fill_null(coded.indices, 0).to_numpy(zero_copy_only=False)
+                labels.append(np.array(ids or [0], np.int32)[at])
+                usable.append(pc.is_null(done.draft.column("reason")).to_numpy(zero_copy_only=False))
+            on_rows(rows + done.not_selected)
+
+    def joined(parts: list[Any], kind: Any) -> Any:
+        return np.concatenate(parts) if parts else np.zeros(0, kind)
+
+    return _Keys(
+        joined(exact, np.uint64),
+        joined(normalized, np.uint64) if contract.normalizes else None,
+        joined(labels, np.int32),
+        joined(usable, bool),
+    )
+
+
+def _second_pass(draft: Path, found: Repeats, recipe: CleanRecipe, clean: Path, quarantine: Path, outcome: Outcome) -> None:
+    metadata = {"clean": recipe.to_json()}
+    names = _Places(found)
+    start = 0
+    with (
+        pa.OSFile(str(draft)) as source,
+        pa.ipc.open_file(source) as reader,
+        RowWriter(clean, CLEAN_SCHEMA, metadata, dictionary=("label", "source_file")) as out,
+        RowWriter(quarantine, QUARANTINE_SCHEMA, dictionary=("label", "source_file", "reason")) as aside,
+    ):
+        for i in range(reader.num_record_batches):
+            batch = reader.get_batch(i)
+            rows = np.arange(start, start + batch.num_rows)
+            start += batch.num_rows
+            names.note(batch, rows)
+            reason, detail = names.verdicts(batch, rows)
+            good = pc.is_null(reason)
+            kept = batch if pc.all(good).as_py() else batch.filter(good)
+            out.write(kept.select(CLEAN_SCHEMA.names))
+            _count_kept(kept, outcome)
+            if kept.num_rows < batch.num_rows:
+                bad = pc.invert(good)
+                raw = pc.coalesce(batch.column("raw"), batch.column("text"))
+                columns = [batch.column("row_id"), batch.column("source_file"), batch.column("source_line")]
+                rejected = pa.RecordBatch.from_arrays(
+                    [*columns, reason, detail, raw, batch.column("label")], schema=QUARANTINE_SCHEMA
+                )
+                rejected = rejected.filter(bad)
+                aside.write(rejected)
+                _count_rejected(rejected, outcome)
+    outcome.rows_out, outcome.rows_quarantined = out.rows, aside.rows
+
+
+class _Places:
+    """Says which row a repeated one repeats: by file and line where that row came before it."""
+
+    def __init__(self, found: Repeats) -> None:
+        self._found = found
+        self._wanted = np.unique(found.first[found.first >= 0])
+        self._names: dict[int, str] = {}
+
+    def note(self, batch: pa.RecordBatch, rows: npt.NDArray[np.int64]) -> None:
+        """Remember where the rows stand that others repeat."""
+        if not len(rows):
+            return
+        low, high = np.searchsorted(self._wanted, [rows[0], rows[-1] + 1])
+        at = self._wanted[low:high] - rows[0]
+        if len(at):
+            picked = batch.select(["source_file", "source_line"]).take(pa.array(at))
+            files, lines = (column.to_pylist() for column in picked.columns)
+            for row, file, line in zip(self._wanted[low:high].tolist(), files, lines, strict=True):
+                self._names[row] = f"{file}:{line}"
+
+    def verdicts(self, batch: pa.RecordBatch, rows: npt.NDArray[np.int64]) -> tuple[pa.Array, pa.Array]:
+        """Reason and detail of every row of the batch, null for a good one."""
+        reason, detail = batch.column("reason"), batch.column("detail")
+        codes = self._found.reason[rows]
+        hit = codes >= 0
+        if not hit.any():
+            return reason, detail
+        names = pa.array([None if code < 0 else GROUP_REASONS[code] for code in codes.tolist()], pa.string())
+        words = [
+            None if code < 0 else self._words(GROUP_REASONS[code], first)
+            for code, first in zip(codes.tolist(), self._found.first[rows].tolist(), strict=True)
+        ]
+        mask = pa.array(hit)
+        return pc.if_else(mask, names, reason), pc.if_else(mask, pa.array(words, pa.string()), detail)
+
+    def _words(self, reason: str, first: int) -> str:
+        place = self._names.get(first, "a later row")
+        return f"another label at {place}" if reason == "conflicting_labels" else f"repeats {place}"
+
+
+def _count_kept(kept: pa.RecordBatch, outcome: Outcome) -> None:
+    for item in pc.value_counts(kept.column("label")).to_pylist():
+        outcome.labels[item["values"]] += item["counts"]
+    outcome.lengths.append(pc.utf8_length(kept.column("text")).to_numpy(zero_copy_only=False).astype(np.int32))
+    outcome.changed += kept.num_rows - kept.column("raw").null_count
+
+
+def _count_rejected(rejected: pa.RecordBatch, outcome: Outcome) -> None:
+    for item in pc.value_counts(rejected.column("reason")).to_pylist():
+        reason = item["values"]
+        outcome.reasons[reason] += item["counts"]
+        shown = outcome.examples.setdefault(reason, [])
+        if len(shown) < EXAMPLES:
+            of = rejected.filter(pc.equal(rejected.column("reason"), reason)).slice(0, EXAMPLES - len(shown))
+            shown.extend(_example(row) for row in of.to_pylist())
+
+
+EXAMPLES = 20
+_SHOWN = 200  # characters of a text shown in an example
+
+
+def _example(row: dict[str, Any]) -> dict[str, Any]:
+    text = row["text"]
+    if text is not None and len(text) > _SHOWN:
+        text = text[:_SHOWN] + "…"
+    return {
+        "file": row["source_file"],
+        "line": row["source_line"],
+        "label": row["label"],
+        "text": text,
+        "detail": row["detail"],
+    }
+
+
+def _in_order(work: Callable[[pa.RecordBatch], _Examined], batches: Iterator[pa.RecordBatch]) -> Iterator[_Examined]:
+    """Map in threads, results in order, never more than two batches a thread under way."""
+    waiting: deque[Future[_Examined]] = deque()
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for batch in batches:
+            waiting.append(pool.submit(work, batch))
+            if len(waiting) > 2 * _THREADS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
