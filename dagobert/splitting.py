@@ -133,9 +133,9 @@ def by_position(units: Units, position: IntArray, sizes: Sizes) -> IntArray:
     np.minimum.at(earliest, units.of_row, position)
     order = np.lexsort((units.first, earliest))
     side = np.full(len(order), UNUSED, dtype=np.int64)
-    from_end = np.cumsum(units.size[order][::-1])[::-1]  # rows from here to the end
-    side[order[from_end <= sizes.test + sizes.validation]] = VALIDATION
-    side[order[from_end <= sizes.test]] = TEST
+    for code, want in ((TEST, sizes.test), (VALIDATION, sizes.validation)):
+        rest = order[side[order] == UNUSED][::-1]
+        side[rest[np.cumsum(units.size[rest]) <= want]] = code
     rest = order[side[order] == UNUSED]
     side[rest if sizes.train is None else rest[np.cumsum(units.size[rest]) <= sizes.train]] = TRAIN
     return side[units.of_row]
@@ -190,8 +190,9 @@ def k_fold(units: Units, labels: IntArray, folds: int, fold: int, train: Size, v
     sizes = wanted_sizes(n_rows, train, validation, test_rows)
     rest = np.flatnonzero(~tested[units.of_row])
     of_rest = make_units(units.key[units.of_row[rest]])
-    n_left = len(rest) - sizes.validation
-    within = stratified(of_rest, labels[rest], Sizes(min(sizes.train or n_left, n_left), sizes.validation, 0), seed)
+    most = len(rest) - sizes.validation
+    train_rows = None if sizes.train is None else min(sizes.train, most)
+    within = stratified(of_rest, labels[rest], Sizes(train_rows, sizes.validation, 0), seed)
     side = np.full(n_rows, TEST, dtype=np.int64)
     side[rest] = within
     return side
