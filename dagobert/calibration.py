@@ -56,7 +56,8 @@ def expected_calibration_error(confidence: FloatArray, correct: NDArray[np.bool_
 def fit_temperature(logits: NDArray[np.floating[Any]], labels: IntArray) -> float:
     """The T > 0 that minimises the log-loss of softmax(logits / T): Guo et al. 2017, section 4.2.
 
-    The log-loss is convex in 1/T, so its derivative (mean over rows of E_p[z] − z[label]) has one sign change, found by bisection.
+    The log-loss is convex in 1/T, so its derivative (mean over rows of E_p[z] − z[label]) has one sign change, found
+    by bisection.
 
     Args:
         logits: shape (N, C), of rows that the model was not trained on.

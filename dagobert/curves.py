@@ -1,6 +1,7 @@
 """Arrays → the points of the curves by which a classifier is judged: ROC, precision–recall, thresholds.
 
-Curves are one-vs-rest, a class each; with two classes only the second (the "positive" one) is drawn, as the other is its mirror.
+Curves are one-vs-rest, a class each; with two classes only the second (the "positive" one) is drawn, as the other is its
+mirror.
 Ties are kept together: rows of one score fall on one side of any threshold. A curve is thinned to `MOST_POINTS`, as a plot of
 100,000 test rows would otherwise be a file of megabytes that nobody can see the difference of.
 """
@@ -68,6 +69,12 @@ def precision_recall(s: Sweep) -> tuple[FloatArray, FloatArray, float]:
     average = float((np.diff(recall, prepend=0.0) * precision).sum()) if s.positives else float("nan")
     keep = thin(recall, precision)
     return recall[keep], precision[keep], average
+
+
+def drawn_classes(support: IntArray, n: int) -> list[int]:
+    """Classes that have a curve: of two the second, of more all; none that has no test row, or has them all."""
+    candidates = [1] if len(support) == 2 else range(len(support))
+    return [c for c in candidates if 0 < support[c] < n]
 
 
 def coverage(correct: BoolArray, confidence: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -187,24 +187,9 @@ def bootstrap_f1(confusion: IntArray, *, level: float, resamples: int) -> tuple[
     return tuple(Interval(float(a), float(b)) for a, b in ends.T), Interval(float(low), float(high))
 
 
-def as_json(scores: Scores, names: Sequence[str]) -> dict[str, Any]:
-    """The figures under scikit-learn's names, rounded to six places, in the shape `dvc metrics show` reads.
-
-    A class without test rows has null for what cannot be known of it: its recall and F1, and its precision if it is never predicted.
-    """
+def as_json(scores: Scores) -> dict[str, Any]:
+    """The figures of all classes together under scikit-learn's names, rounded to six places."""
     c = scores.classes
-    per_class: dict[str, Any] = {}
-    for i, name in enumerate(names):
-        unseen = c.support[i] == 0
-        interval = scores.f1_intervals[i]
-        per_class[name] = {
-            "precision": None if c.absent[i] else _round(c.precision[i]),
-            "recall": None if unseen else _round(c.recall[i]),
-            "f1": None if unseen else _round(c.f1[i]),
-            "f1_low": None if unseen else _round(interval.low),
-            "f1_high": None if unseen else _round(interval.high),
-            "support": int(c.support[i]),
-        }
     return {
         "n": scores.n,
         "accuracy": _round(scores.accuracy),
@@ -218,7 +203,27 @@ def as_json(scores: Scores, names: Sequence[str]) -> dict[str, Any]:
         "log_loss": _round(scores.log_loss),
         "ece": _round(scores.ece),
         "classes_without_test_rows": int((c.support == 0).sum()),
-        "per_class": per_class,
+    }
+
+
+def per_class_json(scores: Scores, names: Sequence[str]) -> dict[str, dict[str, float | int | None]]:
+    """Precision, recall, F1 and rows of each class, rounded to six places.
+
+    A class without test rows has null for what cannot be known of it: its recall and F1, and its precision if it
+    is never predicted.
+    """
+    c = scores.classes
+    known = c.support > 0
+    return {
+        name: {
+            "precision": None if c.absent[i] else _round(c.precision[i]),
+            "recall": _round(c.recall[i]) if known[i] else None,
+            "f1": _round(c.f1[i]) if known[i] else None,
+            "f1_low": _round(scores.f1_intervals[i].low) if known[i] else None,
+            "f1_high": _round(scores.f1_intervals[i].high) if known[i] else None,
+            "support": int(c.support[i]),
+        }
+        for i, name in enumerate(names)
     }
 
 
@@ -226,15 +231,14 @@ def _round(value: float) -> float:
     return round(float(value), 6)
 
 
-def _shares(
-    hits: NDArray[Any], actual: NDArray[Any], predicted: NDArray[Any]
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _shares(hits: NDArray[Any], actual: NDArray[Any], predicted: NDArray[Any]) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Precision, recall and F1 of counts (…, C), with 0 for a share of nothing."""
     return _ratio(hits, predicted), _ratio(hits, actual), _ratio(2 * hits, actual + predicted)
 
 
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> FloatArray:
-    return np.divide(part, whole, out=np.zeros(np.shape(part), dtype=np.float64), where=whole != 0)
+    result: FloatArray = np.divide(part, whole, out=np.zeros(np.shape(part), dtype=np.float64), where=whole != 0)
+    return result
 
 
 def _mean_present(values: FloatArray, absent: NDArray[np.bool_]) -> float:

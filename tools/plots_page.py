@@ -23,7 +23,8 @@ TEMPLATE = """<!DOCTYPE html>
 <title>Dagobert: plots</title>
 <style>
 body { font: 16px/1.4 system-ui, sans-serif; margin: 2rem; color: #1c1f23; background: #fff; }
-body > div { display: inline-block; vertical-align: top; margin: 0 2.5rem 2.5rem 0; max-width: 100%; overflow-x: auto; }
+main { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 36rem), 1fr)); gap: 2rem; }
+main > div { overflow-x: auto; }
 </style>
 <script>
 BUNDLE
@@ -31,7 +32,9 @@ BUNDLE
 </head>
 <body>
 <h1>Dagobert: plots</h1>
+<main>
 {plot_divs}
+</main>
 </body>
 </html>
 """
@@ -41,7 +44,7 @@ def page() -> str:
     """The template, with Vega, Vega-Lite and Vega-Embed inside."""
     import vl_convert
 
-    bundle = vl_convert.javascript_bundle(vl_version=VEGA_LITE)
+    bundle = vl_convert.javascript_bundle(None, vl_version=VEGA_LITE)  # type: ignore[arg-type]  # None: Vega alone
     # DVC puts scripts and plots where it finds these words in braces, and a closing tag would end our script early.
     for word in ("{scripts}", "{plot_divs}", "{refresh_tag}"):
         assert word not in bundle, word

@@ -11,3 +11,7 @@ class EvaluateParams(Section):
     confidence_level: float = Field(gt=0.5, lt=1, description="level of the intervals beside the scores")
     baseline: bool = Field(description="also fit TF-IDF + logistic regression on the same rows")
     calibration_bins: int = Field(ge=2, le=100, description="bins of the calibration error and the reliability diagram")
+    bootstrap_resamples: int = Field(
+        ge=100, le=100_000, description="bootstrap resamples behind the intervals of F1 and of differences"
+    )
+    temperature: bool = Field(description="also score the validation rows, and say what temperature scaling would give")

@@ -1,0 +1,268 @@
+"""Stage `evaluate`: score the test rows, judge the model and its baseline, write figures, predictions, plots and the report.
+
+Only the ids of all rows are held; texts are read for the test rows, and for the training rows while the baseline is fitted.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from dagobert import events, files, model_card, plot_data, report
+from dagobert.baseline import Baseline, tfidf_logistic_regression
+from dagobert.evaluation import Evaluation, TestRows, judge, metrics_json
+from dagobert.labels import LabelMap
+from dagobert.params import Params
+from dagobert.report import Story, TokenFigures, percent, span
+from dagobert.shards import Manifest, TokenStore, mean_by_document, open_store
+from dagobert.stages import paths
+
+if TYPE_CHECKING:
+    from dagobert.scoring import Scorer
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+OUTPUTS: tuple[Path, ...] = (paths.METRICS, paths.PREDICTIONS, paths.PLOTS, paths.REPORT, paths.MODEL_CARD)
+_BATCH = 8192
+
+
+class Sides(NamedTuple):
+    """Row ids and labels (as (row_ids, label_ids), each (n,)) of the three sides, in file order."""
+
+    train: tuple[IntArray, IntArray]
+    validation: tuple[IntArray, IntArray]
+    test: tuple[IntArray, IntArray]
+
+
+def inputs(params: Params) -> list[Path]:
+    """Files and directories the stage reads."""
+    data = [paths.CLEAN, paths.TOKENS, paths.LABELS, paths.LABEL_MAP, paths.SPLITS]
+    reports = [paths.DATA_REPORT, paths.SPLIT_REPORT, paths.TRAIN_REPORT, paths.LOSS_CURVE]
+    return [paths.MODEL, *data, *reports]
+
+
+def run(params: Params) -> None:
+    """Judge the model in models/finetuned on the test rows."""
+    ours = params.evaluate
+    label_map = LabelMap.from_json(files.read_json(paths.LABEL_MAP))
+    sides = read_sides(paths.SPLITS, paths.LABELS)
+    store = open_store(paths.TOKENS)
+    assert store.manifest is not None
+    row_ids, tokens = token_figures(paths.TOKENS, store.manifest)
+    rows = read_test_rows(paths.CLEAN, *sides.test, row_ids, tokens.lengths)
+    scorer = load_scorer(params)
+    logits = score(scorer, store, sides.test[0], "scoring test rows")
+    validation = None
+    if ours.temperature:
+        validation = score(scorer, store, sides.validation[0], "scoring validation rows"), sides.validation[1]
+    evaluation = judge(
+        rows,
+        logits,
+        label_map.names,
+        max_length=tokens.max_length,
+        level=ours.confidence_level,
+        bins=ours.calibration_bins,
+        resamples=ours.bootstrap_resamples,
+        baseline=fit_baseline(paths.CLEAN, sides.train, rows, len(label_map.names)) if ours.baseline else None,
+        validation=validation,
+    )
+    write(evaluation, params, tokens)
+    for line in said(evaluation):
+        events.say(line)
+
+
+def load_scorer(params: Params) -> Scorer:
+    """The model, on the device and in the precision it was trained with."""
+    from dagobert import determinism
+    from dagobert.scoring import Scorer
+
+    determinism.set_up(threads=params.train.threads, seed=params.train.seed, deterministic=True)
+    return Scorer.load(paths.MODEL, device=params.train.device, precision=params.train.precision)
+
+
+def read_sides(splits: Path, labels: Path) -> Sides:
+    """Rows of each side with their labels."""
+    side = pq.read_table(splits, columns=["row_id", "split"])
+    ids, names = side["row_id"].to_numpy(), side["split"].cast(pa.string())
+    encoded = pq.read_table(labels, columns=["row_id", "label_id"])
+    known, label_ids = encoded["row_id"].to_numpy(), encoded["label_id"].to_numpy().astype(np.int64)
+    order = np.argsort(known, kind="stable")
+    labels_of = label_ids[order][np.searchsorted(known[order], ids)]
+    chosen = [pc.equal(names, name).to_numpy() for name in Sides._fields]
+    return Sides(*((ids[mask], labels_of[mask]) for mask in chosen))
+
+
+def score(scorer: Scorer, store: TokenStore, rows: IntArray, what: str) -> NDArray[np.float32]:
+    """Logits of rows, shape (N, C); those of a row in several windows are the windows' mean."""
+    selection = store.select(rows)
+    with events.progress(what, len(selection.sequences)) as bar:
+        logits = scorer.logits(store, selection.sequences, progress=bar)
+    return mean_by_document(logits, selection.document)
+
+
+def read_texts(clean: Path, rows: IntArray, columns: list[str]) -> pa.Table:
+    """The given columns of these rows, in file order; the second text of a pair follows the first."""
+    wanted = pa.array(np.sort(rows))
+    pieces = []
+    with pq.ParquetFile(clean) as source:
+        pair = ["text_pair"] if "text_pair" in source.schema_arrow.names else []
+        for batch in source.iter_batches(batch_size=_BATCH, columns=["row_id", "text", *pair, *columns]):
+            found = pa.Table.from_batches([batch.filter(pc.is_in(batch["row_id"], value_set=wanted))])
+            if pair:
+                both = pc.binary_join_element_wise(found["text"], pc.fill_null(found["text_pair"], ""), "\n")
+                found = found.set_column(found.schema.get_field_index("text"), "text", both)
+            pieces.append(found.select(["row_id", "text", *columns]))
+    return pa.concat_tables(pieces)
+
+
+def read_test_rows(clean: Path, rows: IntArray, labels: IntArray, token_rows: IntArray, tokens: IntArray) -> TestRows:
+    """The test rows with their text and length, in the order of `rows` (as they stand in the file)."""
+    table = read_texts(clean, rows, ["source_file", "source_line"])
+    assert table["row_id"].to_numpy().tolist() == rows.tolist(), "splits.parquet and clean.parquet differ in rows or order"
+    return TestRows(
+        row_ids=rows,
+        labels=labels,
+        texts=table["text"].to_pylist(),
+        tokens=tokens[np.searchsorted(token_rows, rows)],
+        source_files=table["source_file"].cast(pa.string()).to_pylist(),
+        source_lines=table["source_line"].to_numpy(),
+    )
+
+
+def fit_baseline(clean: Path, train: tuple[IntArray, IntArray], rows: TestRows, n_classes: int) -> Baseline:
+    """TF-IDF + logistic regression, fitted on the training rows' text."""
+    events.say("fitting the baseline (TF-IDF + logistic regression) on the same rows")
+    texts = read_texts(clean, train[0], [])["text"].to_pylist()
+    return tfidf_logistic_regression(texts, train[1], rows.texts, n_classes)
+
+
+def token_figures(tokens: Path, manifest: Manifest) -> tuple[IntArray, TokenFigures]:
+    """Rows of the shards, ascending, and what tokenizing did to them. Windows of one text are counted once."""
+    columns = ("row_id", "n_tokens", "n_truncated", "n_unknown")
+    tables = [pq.read_table(tokens / f"{part.name}.parquet", columns=list(columns)) for part in manifest.parts]
+    ids, kept, cut, unknown = (
+        np.concatenate([t[name].to_numpy().astype(np.int64) for t in tables]) if tables else np.zeros(0, np.int64)
+        for name in columns
+    )
+    rows, place, windows = np.unique(ids, return_inverse=True, return_counts=True)
+    total = np.bincount(place, weights=kept + cut, minlength=len(rows)).astype(np.int64)
+    if manifest.stride is not None:  # each further window repeats `stride` tokens, [CLS] and [SEP]
+        total -= (windows - 1) * (manifest.stride + 2)
+    return rows, TokenFigures(
+        lengths=total,
+        max_length=manifest.max_length,
+        truncation=manifest.truncation,
+        truncated_rows=int((total > manifest.max_length).sum()),
+        lost_tokens=int(cut.sum()),
+        kept_tokens=int(kept.sum()),
+        unknown_tokens=int(unknown.sum()),
+    )
+
+
+def write(e: Evaluation, params: Params, tokens: TokenFigures) -> None:
+    """Write everything the stage makes."""
+    training = files.read_json(paths.TRAIN_REPORT)
+    lineage = files.read_json(paths.MODEL / "dagobert.json")
+    story = Story(
+        level=params.evaluate.confidence_level,
+        data=files.read_json(paths.DATA_REPORT),
+        split=files.read_json(paths.SPLIT_REPORT),
+        training=training,
+        loss=read_loss(paths.LOSS_CURVE),
+        tokens=tokens,
+        parameters=parameters(params),
+        lineage=flat(lineage.get("fingerprint", {})),
+        files=file_hashes(lineage),
+    )
+    files.write_json(paths.METRICS, metrics_json(e, best_validation(training)))
+    write_predictions(paths.PREDICTIONS, e)
+    with files.atomic_directory(paths.PLOTS) as directory:
+        plot_data.write_all(directory, e, tokens.lengths)
+    card = model_card.render(
+        e, story, model=paths.MODEL.name, source=params.data.source or params.data.path, base_model=params.model.name_or_path
+    )
+    for path, text in ((paths.REPORT, report.render(e, story)), (paths.MODEL_CARD, card)):
+        with files.atomic_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def write_predictions(path: Path, e: Evaluation) -> None:
+    """One line a test row: row_id, label_id, predicted_id, p (one probability a class)."""
+    p = pa.FixedSizeListArray.from_arrays(pa.array(e.p.astype(np.float32).ravel()), e.p.shape[1]).cast(pa.list_(pa.float32()))
+    columns = {
+        "row_id": pa.array(e.rows.row_ids, pa.int64()),
+        "label_id": pa.array(e.rows.labels, pa.int32()),
+        "predicted_id": pa.array(e.predicted, pa.int32()),
+        "p": p,
+    }
+    with files.atomic_file(path) as temporary:
+        pq.write_table(pa.table(columns), temporary, compression="zstd")
+
+
+def read_loss(path: Path) -> dict[str, tuple[FloatArray, FloatArray]]:
+    """{split: (steps, losses)} of the loss curve."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            points.setdefault(row["split"], []).append((float(row["step"]), float(row["loss"])))
+    return {split: (np.array([s for s, _ in found]), np.array([v for _, v in found])) for split, found in points.items()}
+
+
+def best_validation(training: Mapping[str, Any]) -> dict[str, Any]:
+    """The validation record of the model that was kept."""
+    records: list[dict[str, Any]] = training.get("validation") or []
+    kept = [r for r in records if r.get("step") == training.get("best_step")]
+    return dict((kept or records or [{}])[-1])
+
+
+def parameters(params: Params) -> dict[str, list[tuple[str, str, str]]]:
+    """{section: [(name, value, meaning)]} of params.yaml, for people."""
+    values = params.model_dump(mode="json")
+    return {
+        section: [
+            (name, json.dumps(value, ensure_ascii=False), type(getattr(params, section)).model_fields[name].description or "")
+            for name, value in values[section].items()
+        ]
+        for section in values
+    }
+
+
+def file_hashes(lineage: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(file, SHA-256) of what the model was made from, and of its weights."""
+    made_from = [(name, digest) for name, digest in flat(lineage.get("data", {})).items()]
+    base = lineage.get("base_model", {}).get("sha256")
+    weights = paths.MODEL / "model.safetensors"
+    return [
+        *([("pre-trained checkpoint", str(base))] if base else []),
+        *made_from,
+        *([(weights.as_posix(), files.sha256_file(weights))] if weights.exists() else []),
+    ]
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested values as {"outer.inner": text}, in order."""
+    result: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            result |= flat(value, f"{prefix}{name}.")
+        else:
+            result[f"{prefix}{name}"] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return result
+
+
+def said(e: Evaluation) -> list[str]:
+    """The result, for the terminal."""
+    lines = [f"accuracy {percent(e.scores.accuracy)} ({span(e.scores.accuracy_interval)}) on {e.scores.n:,} test rows"]
+    if e.baseline_scores is not None:
+        lines.append(f"baseline {percent(e.baseline_scores.accuracy)} ({span(e.baseline_scores.accuracy_interval)})")
+    return lines
