@@ -21,12 +21,13 @@ from tasks.errors import WorkplaceError
 How = Literal["ran", "restored", "up to date"]
 
 BUSY = "is busy, it is being blocked by"
+_GIT_PLACES = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY"}
 _FAILED = re.compile(r"failed to run: .*, exited with (-?\d+)")
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of DVC and the stages: this Python's commands first, no telemetry, no leftovers of git hooks."""
-    values = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    values = {name: value for name, value in os.environ.items() if name not in _GIT_PLACES}
     path = [str(Path(sys.prefix) / "bin"), *os.environ.get("PATH", os.defpath).split(os.pathsep)]
     values |= {"PATH": os.pathsep.join(dict.fromkeys(path)), "DVC_NO_ANALYTICS": "1", "PYTHONUNBUFFERED": "1"}
     return values | dict(extra or {})

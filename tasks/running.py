@@ -22,6 +22,7 @@ Logger = logging.Logger | logging.LoggerAdapter[Any]
 PREEMPTED = 75  # EX_TEMPFAIL: the stage stopped on request and will go on when it is run again
 LOG_INTERVAL = 10.0  # seconds between progress lines in the run's log
 BUSY_WAIT = 2.0
+_ADVICE = ("To track", "\tgit add", "To enable", "\tdvc config", "Use `dvc push`", "Generating lock", "Updating lock")
 _NETWORK_WORDS = (
     "network",
     "connection",
@@ -82,11 +83,10 @@ def failure(stage: str, finished: processes.Finished, error: str | None, timeout
     code = dvc.exit_code_of_stage(finished.tail)
     if code == PREEMPTED:
         return StageInterruptedError(f"{stage} was asked to stop and saved its state. Run it again to go on.")
-    if code is not None and (code < 0 or code > 128):
-        number = -code if code < 0 else code - 128
+    if code is not None and (number := _signal(code)):
         return StageInterruptedError(f"{stage} was killed (signal {number}; 9 is often the system running out of memory).")
-    if code is None and finished.returncode > 128:
-        return StageInterruptedError(f"DVC was killed while it ran {stage} (signal {finished.returncode - 128}).")
+    if code is None and (number := _signal(finished.returncode)):
+        return StageInterruptedError(f"DVC was killed while it ran {stage} (signal {number}).")
     if error is None:
         words = "\n".join(_own_words(finished.tail))
         return StageError(f"{stage} failed (exit code {finished.returncode if code is None else code}):\n{words}")
@@ -94,6 +94,11 @@ def failure(stage: str, finished: processes.Finished, error: str | None, timeout
     if kind == "SourceError" and any(word in message.lower() for word in _NETWORK_WORDS):
         return SourceUnavailableError(f"{stage}: {message}")
     return StageError(f"{stage}: {message}" if kind.endswith("Error") else f"{stage}: {error}")
+
+
+def _signal(code: int) -> int:
+    """The signal an exit code stands for, 0 for none; DVC's own failure is 255."""
+    return -code if code < 0 else code - 128 if 128 < code <= 128 + 64 else 0
 
 
 def _busy(finished: processes.Finished) -> bool:
@@ -114,8 +119,9 @@ class _Watcher:
         self._logged = 0.0
 
     def line(self, text: str) -> None:
-        if not text.startswith(f"{self.stage}: "):  # the stage's own lines come as events
-            self.logger.info("%s", text)
+        if text.startswith(f"{self.stage}: "):  # the stage's own lines come as events
+            return
+        self.logger.log(logging.DEBUG if text.startswith(_ADVICE) else logging.INFO, "%s", text)
 
     def tick(self) -> None:
         for event in self.follower.new():

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-from tasks import dvc
-from tasks.errors import WorkplaceError
 
 
 @dataclass(frozen=True)
@@ -34,16 +29,3 @@ class Workplace:
     def events(self) -> Path:
         """Where stages write what they do."""
         return self.root / ".dagobert" / "events"
-
-
-@contextmanager
-def open_workplace(origin: Path) -> Iterator[Workplace]:
-    """Give the place a run works in.
-
-    Raises:
-        WorkplaceError: `origin` is no git and DVC repository.
-    """
-    root = Path(dvc.git(origin, "rev-parse", "--show-toplevel"))
-    if not (root / "dvc.yaml").is_file():
-        raise WorkplaceError(f"{root}: no dvc.yaml here. Run from a Dagobert repository.")
-    yield Workplace(root=root, origin=root, revision=dvc.head(root))

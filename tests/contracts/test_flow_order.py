@@ -8,6 +8,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from tests.flows.projects import filled
+
 
 def graph(repository: Path) -> dict[str, Any]:
     stages: dict[str, Any] = YAML(typ="safe", pure=True).load((repository / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
@@ -35,10 +37,10 @@ def test_flow_order_is_a_topological_order_of_the_graph(repository: Path) -> Non
         name: [next(iter(out)) if isinstance(out, dict) else out for key in ("outs", "metrics") for out in stage.get(key, [])]
         for name, stage in stages.items()
     }
-    default_path = YAML(typ="safe", pure=True).load((repository / "params.yaml").read_text(encoding="utf-8"))["data"]["path"]
+    params = YAML(typ="safe", pure=True).load((repository / "params.yaml").read_text(encoding="utf-8"))
     for place, name in enumerate(order):
         for dep in stages[name].get("deps", []):
-            dep = dep.replace("${data.path}", default_path)
+            dep = filled(dep, params)
             makers = [maker for maker in stages if any(feeds(out, dep) for out in outs[maker])]
             assert all(order.index(maker) < place for maker in makers), f"{name} runs before {makers}, which make {dep}"
 

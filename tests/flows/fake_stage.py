@@ -28,7 +28,7 @@ def main(stage: str) -> int:
         fault = take_fault(stage)
         digest = hashlib.sha256()
         for dep in entry.get("deps", []):
-            digest.update(hash_tree(Path(dep.replace("${data.path}", params["data"]["path"]))))
+            digest.update(hash_tree(Path(re.sub(r"\$\{([^}]+)\}", lambda m: str(lookup(params, m[1])), dep))))
         for name in entry.get("params", []):
             digest.update(json.dumps(lookup(params, name), sort_keys=True).encode())
         text = digest.hexdigest()

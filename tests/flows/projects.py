@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,14 +32,32 @@ def sh(root: Path, *command: str) -> str:
     return done.stdout
 
 
+def filled(path: str, params: dict[str, Any]) -> str:
+    """A path of dvc.yaml with the parameters it names, `${data.path}`, filled in."""
+    return re.sub(r"\$\{([^}]+)\}", lambda m: str(functools.reduce(lambda v, k: v[k], m[1].split("."), params)), path)
+
+
+def made(path: str, graph: dict[str, Any]) -> bool:
+    return any(path in outs(stage) for stage in graph["stages"].values())
+
+
+def outs(stage: dict[str, Any]) -> list[str]:
+    return [next(iter(o)) if isinstance(o, dict) else o for key in ("outs", "metrics") for o in stage.get(key, [])]
+
+
 def make_project(root: Path) -> Path:
     """A committed repository whose stages are fakes; nothing has run yet."""
     root.mkdir(parents=True)
     graph = YAML(typ="safe", pure=True).load((REPOSITORY / "dvc.yaml").read_text())
+    params = YAML(typ="safe", pure=True).load((REPOSITORY / "params.yaml").read_text())
     for name in STAGES:
         stage = graph["stages"][name]
         stage["cmd"] = f"python fake_stage.py {name}"
         stage["deps"] = ["fake_stage.py", *(dep for dep in stage["deps"] if not dep.startswith("dagobert/"))]
+        for dep in (filled(dep, params) for dep in stage["deps"]):
+            if (REPOSITORY / dep).is_file() and not made(dep, graph):
+                (root / dep).parent.mkdir(exist_ok=True)
+                shutil.copy(REPOSITORY / dep, root / dep)
     graph["stages"] = {name: graph["stages"][name] for name in STAGES}
     (root / "dvc.yaml").write_text(json.dumps({"stages": graph["stages"]}, indent=1))
     shutil.copy(REPOSITORY / "params.yaml", root / "params.yaml")

@@ -33,6 +33,7 @@ def failed_with(code: int) -> Finished:
         (failed_with(2), "LabelError: a.csv:3: label 'x'", StageError, "train: a.csv:3"),
         (failed_with(1), "KeyboardInterrupt: ", StageError, "KeyboardInterrupt"),
         (failed_with(2), None, StageError, "exit code 2"),
+        (finished("ERROR: failed to reproduce 'train': no such file", returncode=255), None, StageError, "no such file"),
     ],
 )
 def test_failures_are_told_apart(how: Finished, error: str | None, kind: type[Exception], words: str) -> None:

@@ -1,0 +1,60 @@
+"""Opens the place a flow run works in: in place, like `dvc repro`, when it was started by hand and asks for nothing special."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from prefect.logging import get_run_logger
+from prefect.runtime import deployment, flow_run
+
+from tasks import clones, dvc
+from tasks.errors import WorkplaceError
+from tasks.plain import hide_tracebacks
+from tasks.values import Values, write_values
+from tasks.workplace import Workplace
+
+
+def repository() -> Path:
+    """The root of the repository this process works in.
+
+    Raises:
+        WorkplaceError: there is none.
+    """
+    root = Path(dvc.git(Path.cwd(), "rev-parse", "--show-toplevel"))
+    if not (root / "dvc.yaml").is_file():
+        raise WorkplaceError(f"{root}: no dvc.yaml here. Run from a Dagobert repository.")
+    return root
+
+
+@contextmanager
+def workplace(revision: str | None, values: Values) -> Iterator[Workplace]:
+    """Give the place of this flow run, its parameters written.
+
+    In place when no revision is named, no value set and no deployment involved; else a disposable clone.
+
+    Raises:
+        WorkplaceError: no repository, no such revision, or a wrong value.
+    """
+    hide_tracebacks()
+    logger = get_run_logger()
+    origin = repository()
+    if revision is None and not values and deployment.id is None:
+        logger.info("Working in place, in %s", origin)
+        yield Workplace(root=origin, origin=origin, revision=dvc.head(origin))
+        return
+    kept = None
+    try:
+        with clones.disposable(origin, revision or "", str(flow_run.name)) as place:
+            kept = place.root
+            write_values(place.root / "params.yaml", values)
+            logger.info("Working on commit %s in %s", str(place.revision)[:10], place.root)
+            for section, fields in values.items():
+                for name, value in fields.items():
+                    logger.info("Parameter %s.%s = %r", section, name, value)
+            yield place
+    except Exception:
+        if kept is not None and kept.exists():
+            logger.warning("The clone is kept to be looked at: %s", kept)
+        raise

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from tasks import clones, dvc
+from tasks.errors import WorkplaceError
+from tasks.record import save_experiment
+from tasks.values import write_values
+from tests.flows.projects import sh, status
+
+
+@pytest.fixture(autouse=True)
+def clones_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGOBERT_CLONES", str(tmp_path / "clones"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
+
+
+def test_a_clone_comes_and_goes_and_is_kept_when_the_run_fails(project: Path) -> None:
+    (project / "params.yaml").write_text("not what is committed")
+    with clones.disposable(project, "", "first") as place:
+        assert "learning_rate" in (place.root / "params.yaml").read_text()
+        assert place.root.name == "first"
+        assert (place.root / ".dagobert" / "checkpoints").resolve() == project / ".dagobert" / "checkpoints"
+        assert Path(dvc.query(place.root, "cache", "dir")) == project / ".dvc" / "cache"
+        assert dvc.git(place.root, "status", "--porcelain") == ""
+    assert not place.root.exists()
+    with pytest.raises(RuntimeError), clones.disposable(project, "main", "odd name/ü") as place:
+        raise RuntimeError
+    assert place.root.is_dir()
+    assert place.root.name == "odd-name"
+    with pytest.raises(KeyboardInterrupt), clones.disposable(project, "main", "odd name") as place:
+        raise KeyboardInterrupt
+    assert not place.root.exists()
+
+
+def test_old_clones_go_and_living_ones_stay(tmp_path: Path) -> None:
+    for number in range(6):
+        (tmp_path / f"run-{number}").mkdir()
+        os.utime(tmp_path / f"run-{number}", (number, number))
+    lock = clones._try_lock(clones._lock_path(tmp_path / "run-0"))
+    assert lock is not None
+    removed = clones.remove_old(tmp_path, keep=3)
+    os.close(lock)
+    assert sorted(path.name for path in removed) == ["run-1", "run-2"]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["run-0", "run-3", "run-4", "run-5"]
+
+
+@pytest.mark.parametrize("revision", ["nothing", "--upload-pack=x", "HEAD~99"])
+def test_a_revision_that_does_not_exist(project: Path, revision: str) -> None:
+    with pytest.raises(WorkplaceError, match="no commit, branch, tag or experiment"):
+        clones.resolve(project, revision)
+
+
+def test_an_experiment_is_recorded_and_can_be_got_back(project: Path) -> None:
+    started = time.monotonic()
+    sh(project, "dvc", "repro", "-q")
+    sh(project, "git", "add", "-A")
+    sh(project, "git", "commit", "-qm", "Run")
+    before = (project / "dvc.lock").read_bytes()
+    with clones.disposable(project, "", "brave-otter") as place:
+        assert status(place.root) == {}
+        write_values(place.root / "params.yaml", {"train": {"learning_rate": 5e-5}})
+        with pytest.raises(WorkplaceError, match="not recorded"):
+            save_experiment(place, "brave-otter")
+        sh(place.root, "dvc", "repro", "-q")
+        assert save_experiment(place, "brave-otter") == "brave-otter"
+        lock, metrics = (place.root / "dvc.lock").read_bytes(), (place.root / "reports/metrics.json").read_bytes()
+    assert (project / "dvc.lock").read_bytes() == before
+    assert sh(project, "git", "status", "--porcelain") == ""
+    sh(project, "dvc", "exp", "apply", "brave-otter")
+    assert (project / "dvc.lock").read_bytes() == lock != before
+    assert (project / "reports/metrics.json").read_bytes() == metrics
+    assert status(project) == {}
+    with clones.disposable(project, "brave-otter", "again") as place:
+        assert (place.root / "dvc.lock").read_bytes() == lock
+        assert save_experiment(place, "brave-otter") == "brave-otter-2"
+    assert time.monotonic() - started < 120
