@@ -69,7 +69,7 @@ class Tokenization:
         self.max_length, self.truncation, self.stride = max_length, truncation, stride if truncation == "windows" else None
         self.vocab_size: int = self._reference.get_vocab_size(with_added_tokens=True)
         self.special_ids = _special_ids(directory, self._reference)
-        self._cls, self._sep = _frame(self._reference, directory)
+        self._cls, self._between, self._sep = _frame(self._reference, directory)
         self._unk = self.special_ids["unk"]
         self._fast = _load_nanotoken(self._reference.to_str()) if engine == "auto" else None
         self.engine = "tokenizers" if self._fast is None else "nanotoken"
@@ -175,22 +175,25 @@ class Tokenization:
         return _Laid(ids, offsets, text, lost, None)
 
     def _pairs(self, first: Ragged, second: Ragged) -> _Laid:
-        """[CLS] text [SEP] second text [SEP]."""
+        """[CLS] text [SEP] second text [SEP] (what stands between the texts is the tokenizer's)."""
         if self.stride is not None:
             raise TokenizationError(
                 "tokenize.truncation is windows, which takes one text a row, and the data has pairs of texts."
             )
         a, b = np.diff(first.offsets), np.diff(second.offsets)
-        kept_a, kept_b = longest_first(a, b, self.max_length - 3)
+        special = [self._cls, *self._between, self._sep]
+        kept_a, kept_b = longest_first(a, b, self.max_length - len(special))
         (head_a, tail_a), (head_b, tail_b) = keep(a, kept_a, self.truncation), keep(b, kept_b, self.truncation)
-        pool = np.concatenate([first.ids, second.ids, np.array([self._cls, self._sep], dtype=first.ids.dtype)])
-        t = len(pool) - 2
+        pool = np.concatenate([first.ids, second.ids, np.array(special, dtype=first.ids.dtype)])
+        t = len(pool) - len(special)
         at_b = len(first.ids) + second.offsets
         one = np.ones_like(a)
-        sep = one * (t + 1)
-        starts = [one * t, first.offsets[:-1], first.offsets[1:] - tail_a, sep, at_b[:-1], at_b[1:] - tail_b, sep]
-        ids, offsets = lay_out(pool, np.stack(starts, 1), np.stack([one, head_a, tail_a, one, head_b, tail_b, one], 1))
-        return _Laid(ids, offsets, np.arange(len(a), dtype=np.int64), a - kept_a + b - kept_b, kept_a + 2)
+        starts = [one * t, first.offsets[:-1], first.offsets[1:] - tail_a, one * (t + 1)]
+        starts += [at_b[:-1], at_b[1:] - tail_b, one * (len(pool) - 1)]
+        lengths = [one, head_a, tail_a, one * len(self._between), head_b, tail_b, one]
+        ids, offsets = lay_out(pool, np.stack(starts, 1), np.stack(lengths, 1))
+        begins = kept_a + 1 + len(self._between)
+        return _Laid(ids, offsets, np.arange(len(a), dtype=np.int64), a - kept_a + b - kept_b, begins)
 
 
 class _Laid(NamedTuple):
@@ -311,12 +314,15 @@ def _special_ids(directory: Path, reference: tokenizers.Tokenizer) -> dict[str, 
     return ids
 
 
-def _frame(reference: tokenizers.Tokenizer, directory: Path) -> tuple[int, int]:
-    """Ids of [CLS] and [SEP], taken from what the tokenizer puts around nothing."""
+def _frame(reference: tokenizers.Tokenizer, directory: Path) -> tuple[int, tuple[int, ...], int]:
+    """Ids before a text, between two texts and after them, taken from what the tokenizer puts around nothing.
+
+    BERT writes [CLS] a [SEP] b [SEP], RoBERTa <s> a </s></s> b </s>.
+    """
     single, pair = reference.encode("").ids, reference.encode("", "").ids
-    if len(single) != 2 or pair != [*single, single[1]]:
+    if len(single) != 2 or len(pair) < 3 or [pair[0], pair[-1]] != single:
         raise TokenizationError(
-            f"{directory}: this tokenizer frames an empty text as {single} and an empty pair as {pair}; a BERT tokenizer "
-            f"writes [CLS] text [SEP] and [CLS] text [SEP] text [SEP]. Choose a BERT checkpoint in model.name_or_path."
+            f"{directory}: this tokenizer frames an empty text as {single} and an empty pair as {pair}; one of the BERT family "
+            f"writes [CLS] text [SEP] and [CLS] text [SEP] text [SEP]. Choose another checkpoint in model.name_or_path."
         )
-    return single[0], single[1]
+    return single[0], tuple(pair[1:-1]), single[1]

