@@ -22,8 +22,9 @@ import pyarrow.compute as pc
 
 from dagobert.cleaning import CleanRecipe, clean_texts
 from dagobert.parquet import RowWriter
-from dagobert.quality import GROUP_REASONS, Contract, Repeats, repeats, row_problems
-from dagobert.textkeys import exact_keys, normalized_keys
+from dagobert.quality import GROUP_REASONS, Contract, Repeats, pair_problems, repeats, row_problems
+from dagobert.records.batches import ITEM
+from dagobert.textkeys import Keys, exact_keys, normalized_keys
 
 CLEAN_SCHEMA = pa.schema(
     [
@@ -65,9 +66,22 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which records are meant at all: those whose columns hold these values."""
+    """Which records are meant at all: those whose columns hold these values. And which further columns are kept."""
 
     where: Mapping[str, str]
+    text_pair: str | None = None
+    extra: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns to read beside text and label."""
+        pair = () if self.text_pair is None else (self.text_pair,)
+        return tuple(dict.fromkeys([*self.where, *pair, *self.extra]))
+
+    @property
+    def kept(self) -> list[str]:
+        """Columns of the clean file beside the fixed ones."""
+        return [*([] if self.text_pair is None else ["text_pair"]), *self.extra]
 
     def rows(self, batch: pa.RecordBatch) -> pa.Array:
         """True for the selected records. One that could not be read counts as selected: nobody knows what it held."""
@@ -105,7 +119,8 @@ def curate(
     try:
         keys = _first_pass(batches, selection, recipe, contract, draft, outcome, on_rows)
         found = repeats(keys.exact, keys.normalized, keys.labels, keys.usable, contract)
-        _second_pass(draft, found, recipe, clean, quarantine, outcome)
+        schema = clean_schema(selection, keys.lists)
+        _second_pass(draft, found, schema, {"clean": recipe.to_json()}, clean, quarantine, outcome)
     finally:
         draft.unlink(missing_ok=True)
     assert outcome.rows_read == outcome.rows_not_selected + outcome.rows_out + outcome.rows_quarantined
@@ -114,7 +129,30 @@ def curate(
 
 def clean_label(labels: pa.Array) -> pa.Array:
     """Labels as they are compared: NFC, without white space around them."""
-    return pc.utf8_trim_whitespace(pc.utf8_normalize(labels, "NFC"))
+    labels = pc.utf8_trim_whitespace(pc.utf8_normalize(labels, "NFC"))
+    if not pc.any(pc.starts_with(labels, ITEM)).as_py():
+        return labels
+    return pc.replace_substring_regex(labels, rf"\s*{ITEM}\s*", ITEM)
+
+
+def _items(label: str | None) -> list[str]:
+    """The labels of a row: one, or the items of a list."""
+    if label is None:
+        return []
+    return [item for item in label[1:].split(ITEM) if item] if label.startswith(ITEM) else [label]
+
+
+def _shown_label(labels: pa.Array) -> pa.Array:
+    return pc.replace_substring(pc.utf8_ltrim(labels, ITEM), ITEM, "; ")
+
+
+def _as(schema: pa.Schema, draft: pa.RecordBatch) -> pa.RecordBatch:
+    """The columns of the clean file, labels as lists where it has lists."""
+    columns = [draft.column(name) for name in schema.names]
+    at = schema.get_field_index("label")
+    if pa.types.is_list(schema.field(at).type):
+        columns[at] = pa.array([_items(label) for label in columns[at].to_pylist()], schema.field(at).type)
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def examine(batch: pa.RecordBatch, selection: Selection, recipe: CleanRecipe, contract: Contract) -> _Examined:
@@ -128,6 +166,9 @@ def examine(batch: pa.RecordBatch, selection: Selection, recipe: CleanRecipe, co
     text = clean_texts(pc.if_else(readable, raw, pa.scalar(None, pa.string())), recipe)
     label = clean_label(batch.column("label"))
     reason, detail = row_problems(raw, text, label, problem, batch.column("detail"), contract)
+    pair = None if selection.text_pair is None else clean_texts(batch.column(f"extra:{selection.text_pair}"), recipe)
+    if pair is not None:
+        reason, detail = pair_problems(pair, reason, detail)
     same = pc.fill_null(pc.equal(raw, text), False)
     # The raw text is kept only where it says something else: most of the draft is written once, not twice.
     kept = pc.if_else(pc.and_(same, pc.is_null(reason)), pa.scalar(None, pa.string()), raw)
@@ -140,12 +181,22 @@ def examine(batch: pa.RecordBatch, selection: Selection, recipe: CleanRecipe, co
         reason,
         detail,
         kept,
+        *([] if pair is None else [pair]),
+        *(batch.column(f"extra:{name}") for name in selection.extra),
     ]
-    draft = pa.RecordBatch.from_arrays(columns, schema=_DRAFT_SCHEMA)
-    return _Examined(draft, n - batch.num_rows, exact_keys(text), normalized_keys(text) if contract.normalizes else None)
+    draft = pa.RecordBatch.from_arrays(columns, schema=_draft_schema(selection))
+    exact = _keys(exact_keys, text, pair)
+    return _Examined(draft, n - batch.num_rows, exact, _keys(normalized_keys, text, pair) if contract.normalizes else None)
 
 
-_DRAFT_SCHEMA = pa.schema([*CLEAN_SCHEMA, ("reason", pa.string()), ("detail", pa.string()), ("raw", pa.string())])
+def _keys(of: Callable[[pa.Array], Keys], text: pa.Array, pair: pa.Array | None) -> Keys:
+    """Keys of a text, or of two as one; the order of the two matters."""
+    return of(text) if pair is None else of(text) * np.uint64(3) ^ of(pair)
+
+
+def _draft_schema(selection: Selection) -> pa.Schema:
+    kinds = [(name, pa.string()) for name in ("reason", "detail", "raw", *selection.kept)]
+    return pa.schema([*CLEAN_SCHEMA, *kinds])
 
 
 @dataclass(frozen=True)
@@ -154,6 +205,7 @@ class _Keys:
     normalized: npt.NDArray[np.uint64] | None
     labels: npt.NDArray[np.int64]
     usable: npt.NDArray[np.bool_]
+    lists: bool  # whether labels are lists
 
 
 def _first_pass(
@@ -166,8 +218,9 @@ def _first_pass(
     on_rows: Callable[[int], None],
 ) -> _Keys:
     exact, normalized, labels, usable = [], [], [], []
-    codes: dict[str | None, int] = {}
-    with pa.OSFile(str(draft), "wb") as sink, pa.ipc.new_file(sink, _DRAFT_SCHEMA) as writer:
+    codes: dict[tuple[str, ...], int] = {}
+    lists = False
+    with pa.OSFile(str(draft), "wb") as sink, pa.ipc.new_file(sink, _draft_schema(selection)) as writer:
 
         def work(batch: pa.RecordBatch) -> _Examined:
             return examine(batch, selection, recipe, contract)
@@ -181,7 +234,9 @@ def _first_pass(
                 exact.append(done.exact)
                 normalized.append(done.normalized)
                 coded = done.draft.column("label").dictionary_encode()
-                ids = [codes.setdefault(value, len(codes)) for value in coded.dictionary.to_pylist()]
+                values = coded.dictionary.to_pylist()
+                lists = lists or any(value.startswith(ITEM) for value in values)
+                ids = [codes.setdefault(tuple(sorted(_items(value))), len(codes)) for value in values]
                 at = pc.fill_null(coded.indices, 0).to_numpy(zero_copy_only=False)
                 labels.append(np.array(ids or [0], np.int32)[at])
                 usable.append(pc.is_null(done.draft.column("reason")).to_numpy(zero_copy_only=False))
@@ -195,17 +250,32 @@ def _first_pass(
         joined(normalized, np.uint64) if contract.normalizes else None,
         joined(labels, np.int32),
         joined(usable, bool),
+        lists,
     )
 
 
-def _second_pass(draft: Path, found: Repeats, recipe: CleanRecipe, clean: Path, quarantine: Path, outcome: Outcome) -> None:
-    metadata = {"clean": recipe.to_json()}
+def clean_schema(selection: Selection, lists: bool) -> pa.Schema:
+    """Schema of the clean file; `lists`: a row has several labels."""
+    label = pa.field("label", pa.list_(pa.string()) if lists else pa.string())
+    fixed = [label if item.name == "label" else item for item in CLEAN_SCHEMA]
+    return pa.schema([*fixed, *((name, pa.string()) for name in selection.kept)])
+
+
+def _second_pass(
+    draft: Path,
+    found: Repeats,
+    schema: pa.Schema,
+    metadata: dict[str, Any],
+    clean: Path,
+    quarantine: Path,
+    outcome: Outcome,
+) -> None:
     names = _Places(found)
     start = 0
     with (
         pa.OSFile(str(draft)) as source,
         pa.ipc.open_file(source) as reader,
-        RowWriter(clean, CLEAN_SCHEMA, metadata, dictionary=("label", "source_file")) as out,
+        RowWriter(clean, schema, metadata, dictionary=("label", "source_file")) as out,
         RowWriter(quarantine, QUARANTINE_SCHEMA, dictionary=("label", "source_file", "reason")) as aside,
     ):
         for i in range(reader.num_record_batches):
@@ -216,16 +286,14 @@ def _second_pass(draft: Path, found: Repeats, recipe: CleanRecipe, clean: Path, 
             reason, detail = names.verdicts(batch, rows)
             good = pc.is_null(reason)
             kept = batch if pc.all(good).as_py() else batch.filter(good)
-            out.write(kept.select(CLEAN_SCHEMA.names))
+            out.write(_as(schema, kept))
             _count_kept(kept, outcome)
             if kept.num_rows < batch.num_rows:
                 bad = pc.invert(good)
                 raw = pc.coalesce(batch.column("raw"), batch.column("text"))
-                columns = [batch.column("row_id"), batch.column("source_file"), batch.column("source_line")]
-                rejected = pa.RecordBatch.from_arrays(
-                    [*columns, reason, detail, raw, batch.column("label")], schema=QUARANTINE_SCHEMA
-                )
-                rejected = rejected.filter(bad)
+                place = batch.select(["row_id", "source_file", "source_line"]).columns
+                columns = [*place, reason, detail, raw, _shown_label(batch.column("label"))]
+                rejected = pa.RecordBatch.from_arrays(columns, schema=QUARANTINE_SCHEMA).filter(bad)
                 aside.write(rejected)
                 _count_rejected(rejected, outcome)
     outcome.rows_out, outcome.rows_quarantined = out.rows, aside.rows
@@ -272,8 +340,9 @@ class _Places:
 
 
 def _count_kept(kept: pa.RecordBatch, outcome: Outcome) -> None:
-    for item in pc.value_counts(kept.column("label")).to_pylist():
-        outcome.labels[item["values"]] += item["counts"]
+    for found in pc.value_counts(kept.column("label")).to_pylist():
+        for item in _items(found["values"]):
+            outcome.labels[item] += found["counts"]
     outcome.lengths.append(pc.utf8_length(kept.column("text")).to_numpy(zero_copy_only=False).astype(np.int32))
     outcome.changed += kept.num_rows - kept.column("raw").null_count
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dagobert.records.batches import ITEM
 from dagobert.textkeys import Keys
 
 IntArray = npt.NDArray[np.int64]
@@ -86,14 +87,27 @@ def row_problems(
         no_label = pc.or_kleene(pc.is_null(label), pc.equal(pc.fill_null(label, ""), ""))
         reason, detail = _mark(reason, detail, no_label, "missing_label", "there is no label")
     if contract.classes is not None and contract.needs_label:
-        unknown = pc.invert(pc.is_in(label, value_set=pa.array(contract.classes, pa.string())))
-        words = pc.binary_join_element_wise("the label is ", pc.fill_null(label, ""), "")
+        unknown = pc.invert(_known(label, contract.classes))
+        words = pc.binary_join_element_wise("the label is ", pc.replace_substring(pc.fill_null(label, ""), ITEM, " "), "")
         reason, detail = _mark(reason, detail, unknown, "unknown_label", words)
     counts = pc.binary_join_element_wise(length.cast(pa.string()), " characters", "")
     reason, detail = _mark(reason, detail, pc.less(length, contract.min_chars), "too_short", counts)
     if contract.max_chars is not None:
         reason, detail = _mark(reason, detail, pc.greater(length, contract.max_chars), "too_long", counts)
     return reason, detail
+
+
+def pair_problems(pair: pa.Array, reason: pa.Array, detail: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """The same for the second text of a pair, cleaned, shape (N,)."""
+    reason, detail = _mark(reason, detail, pc.is_null(pair), "missing_text", "there is no second text")
+    empty = pc.equal(pc.fill_null(pc.utf8_length(pair), 0), 0)
+    return _mark(reason, detail, empty, "empty_text", "nothing is left of the second text after cleaning")
+
+
+def _known(labels: pa.Array, classes: tuple[str, ...]) -> pa.Array:
+    coded = labels.dictionary_encode()
+    known = [all(item in classes for item in value.lstrip(ITEM).split(ITEM) if item) for value in coded.dictionary.to_pylist()]
+    return pc.fill_null(pa.array(known, pa.bool_()).take(coded.indices), True)
 
 
 def _mark(reason: pa.Array, detail: pa.Array, where: pa.Array, name: str, words: str | pa.Array) -> tuple[pa.Array, pa.Array]:

@@ -2,9 +2,11 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dagobert.params.base import Section
+
+FIXED_COLUMNS = ("row_id", "text", "text_pair", "label", "source_file", "source_line")
 
 
 class DataParams(Section):
@@ -32,4 +34,19 @@ class DataParams(Section):
     )
     text: str = Field(min_length=1, description="column with the text (ignored for class folders)")
     label: str = Field(min_length=1, description="column with the label (ignored for class folders)")
+    text_pair: str | None = Field(
+        min_length=1, description="column with a second text (sentence pairs), cleaned like the first; null: one text a row"
+    )
+    extra: tuple[str, ...] = Field(
+        strict=False, description="more columns to keep in data/clean.parquet, as text: a group, a time, a split …"
+    )
     where: dict[str, str] = Field(description="keep only rows whose columns hold these values, {column: value}; {}: all rows")
+
+    @field_validator("extra")
+    @classmethod
+    def _free_names(cls, extra: tuple[str, ...]) -> tuple[str, ...]:
+        taken = [name for name in extra if name in FIXED_COLUMNS]
+        if taken or len(set(extra)) < len(extra):
+            what = f"the name {taken[0]!r} is taken in data/clean.parquet" if taken else "a column stands there twice"
+            raise ValueError(what)
+        return extra

@@ -15,6 +15,9 @@ MAX_RECORD = 64 << 20  # characters in one record; a longer one is an unclosed q
 BATCH_ROWS = 8192
 BATCH_CHARS = 4 << 20
 
+# A label that is a list comes as its items with this before each; no text that can be a label holds it.
+ITEM = "\x01"
+
 MALFORMED = "malformed_record"
 UNDECODABLE = "undecodable_text"
 
@@ -32,6 +35,10 @@ class Columns:
         """All of them, text first."""
         return tuple(dict.fromkeys([self.text, *([] if self.label is None else [self.label]), *self.extra]))
 
+    def kind(self, name: str) -> str:
+        """What a column is for: text, label or extra."""
+        return "text" if name == self.text else "label" if name == self.label else "extra"
+
     def require(self, found: list[str], where: str) -> None:
         """Check that a file has the columns.
 
@@ -41,9 +48,9 @@ class Columns:
         for name in self.wanted:
             if name not in found:
                 there = ", ".join(map(repr, found[:30])) + (" …" if len(found) > 30 else "")
-                what = "text" if name == self.text else "label" if name == self.label else "where"
+                what = "data.text" if name == self.text else "data.label" if name == self.label else "the section data"
                 raise RecordError(
-                    f"{where}: there is no column {name!r}. It has: {there or 'none'}. Mend data.{what} in params.yaml."
+                    f"{where}: there is no column {name!r}. It has: {there or 'none'}. Mend {what} in params.yaml."
                 )
             if found.count(name) > 1:
                 raise RecordError(f"{where}: the column {name!r} stands there {found.count(name)} times. Rename all but one.")

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dagobert.errors import RecordError
-from dagobert.records.batches import UNDECODABLE, Columns, Notes, Parsed, Reading, undecodable
+from dagobert.records.batches import ITEM, UNDECODABLE, Columns, Notes, Parsed, Reading, undecodable
 
 _ROWS = 4096
 
@@ -29,7 +29,7 @@ def read(path: Path, columns: Columns, reading: Reading, notes: Notes) -> Iterat
             total = max(file.metadata.num_rows, 1)
             for batch in file.iter_batches(batch_size=_ROWS, columns=list(columns.wanted)):
                 problems: dict[int, tuple[str, str]] = {}
-                values = [_strings(batch.column(name), name, path, problems) for name in columns.wanted]
+                values = [_strings(batch.column(name), name, path, problems, columns.kind(name)) for name in columns.wanted]
                 numbers = np.arange(line, line + batch.num_rows)
                 line += batch.num_rows
                 notes.used(size * batch.num_rows // total)
@@ -40,10 +40,16 @@ def read(path: Path, columns: Columns, reading: Reading, notes: Notes) -> Iterat
         ) from error
 
 
-def _strings(column: pa.Array, name: str, path: Path, problems: dict[int, tuple[str, str]]) -> pa.Array:
+def _strings(column: pa.Array, name: str, path: Path, problems: dict[int, tuple[str, str]], use: str) -> pa.Array:
     kind = column.type
     if pa.types.is_dictionary(kind):
-        return _strings(column.dictionary_decode(), name, path, problems)
+        return _strings(column.dictionary_decode(), name, path, problems, use)
+    if use == "label" and (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        items = _strings(column.flatten(), name, path, problems, "item")
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+        joined = pc.binary_join(pa.ListArray.from_arrays(offsets, items), ITEM)
+        return pc.if_else(pc.is_valid(column), pc.binary_join_element_wise(ITEM, joined, ""), pa.scalar(None, pa.string()))
     if pa.types.is_floating(kind):
         whole = pc.all(pc.equal(pc.floor(column), column)).as_py()
         return (column.cast(pa.int64()) if whole in (True, None) else column).cast(pa.string())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dagobert.errors import RecordError
-from dagobert.records.batches import MALFORMED, Collector, Columns, Notes, Parsed, Reading
+from dagobert.records.batches import ITEM, MALFORMED, Collector, Columns, Notes, Parsed, Reading
 from dagobert.records.streams import lines
 
 
@@ -45,7 +45,7 @@ def read(path: Path, columns: Columns, reading: Reading, notes: Notes) -> Iterat
             if len(seen) < 100:
                 seen.update(dict.fromkeys(record))
         try:
-            values = tuple([_text(record.get(name)) for name in wanted])
+            values = tuple([_text(record.get(name), columns.kind(name)) for name in wanted])
         except ValueError as error:
             batch.bad(number, line.rstrip("\r\n"), MALFORMED, str(error))
         else:
@@ -66,7 +66,7 @@ def _array(path: Path) -> RecordError:
     )
 
 
-def _text(value: Any) -> str | None:
+def _text(value: Any, kind: str) -> str | None:
     if value is None or type(value) is str:
         return value
     if isinstance(value, bool):
@@ -75,4 +75,8 @@ def _text(value: Any) -> str | None:
         return str(value)
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() else repr(value)
+    if kind == "label" and isinstance(value, list):
+        return "".join(f"{ITEM}{_text(item, 'item')}" for item in value) or ITEM
+    if kind == "extra":
+        return json.dumps(value, ensure_ascii=False)
     raise ValueError(f"a JSON {'list' if isinstance(value, list) else 'object'} where a text, number or true/false belongs")

@@ -57,7 +57,12 @@ def run(params: Params) -> None:
 
 def columns(params: Params) -> Columns:
     """The columns that `data` names."""
-    return Columns(params.data.text, params.data.label, tuple(params.data.where))
+    return Columns(params.data.text, params.data.label, selection(params).columns)
+
+
+def selection(params: Params) -> Selection:
+    """Which rows and further columns `data` asks for."""
+    return Selection(params.data.where, params.data.text_pair, params.data.extra)
 
 
 def reading(params: Params) -> Reading:
@@ -106,7 +111,7 @@ def _curate(params: Params, layout: Layout, notes: Notes, clean: Path, quarantin
         batches = records.read(layout, columns(params), reading(params), notes)
         outcome = curate(
             batches,
-            Selection(params.data.where),
+            selection(params),
             params.clean.recipe,
             contract(params),
             clean=clean,
