@@ -12,6 +12,7 @@ setup: ## install requirements.lock into .venv (only when it changed)
 	@tools/setup.sh
 
 run: setup ## fine-tune on real reviews: `dvc repro`, then a table of what came out
+	@mkdir -p .dagobert && touch .dagobert/run-started
 	$(BIN)/dvc --wait-for-lock repro
 	@$(BIN)/dagobert summary
 

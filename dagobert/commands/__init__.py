@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-MODULES: tuple[str, ...] = ("predict", "verify")
+MODULES: tuple[str, ...] = ("summary", "predict", "verify", "reproduce")
 
 
 class CommandModule(Protocol):
