@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from dagobert.errors import LeakageError, SplitError
+from dagobert.files import read_json
+from dagobert.stages import encode_labels, split
+from tests.unit.stages.data import params, write_clean
+
+TEXTS = [f"review number {n} of a film" for n in range(40)]
+LABELS = [str(n % 2) for n in range(40)]
+
+
+@pytest.fixture
+def divided(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run the stage on given rows; gives sides by row and the report."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(texts: list[str] = TEXTS, labels: list[Any] = LABELS, columns: Any = None, **changes: Any) -> tuple[list[str], Any]:
+        write_clean(Path("data/clean.parquet"), texts, labels, **(columns or {}))
+        chosen = {"split__train_size": 20, "split__validation_size": 4, "split__test_size": 8} | changes
+        ours = params(repository, **chosen)
+        encode_labels.run(ours)
+        split.run(ours)
+        table = pq.read_table("data/splits.parquet")
+        assert table["row_id"].to_pylist() == list(range(0, 2 * len(texts), 2))
+        return table["split"].to_pylist(), read_json(Path("reports/split.json"))
+
+    return run
+
+
+def test_sides_and_report(divided: Any) -> None:
+    sides, report = divided()
+    assert report["sizes"] == {"train": 20, "validation": 4, "test": 8, "unused": 8}
+    assert {side: sides.count(side) for side in set(sides)} == report["sizes"]
+    assert report["classes"]["negative"] == {"train": 10, "validation": 2, "test": 4, "unused": 4}
+    assert report["class_weights"] == {"negative": 1.0, "positive": 1.0}
+    assert report["warnings"] == []
+    assert divided()[0] == sides
+    assert divided(split__seed=43)[0] != sides
+
+
+def test_duplicates_stay_on_one_side_however_they_are_written(divided: Any) -> None:
+    texts = TEXTS.copy()
+    texts[7], texts[19], texts[31] = "A great film!", "a  GREAT film", "A great, film."
+    for seed in range(10):
+        sides, report = divided(texts, split__seed=seed)
+        assert len({sides[7], sides[19], sides[31]}) == 1
+    assert report["rows_kept_together"] == 2
+
+
+def test_a_sorted_file_read_in_order_is_warned_of(divided: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("dagobert.events.warn", said.append)
+    _, report = divided(labels=["0"] * 20 + ["1"] * 20, split__strategy="ordered", split__train_size="all")
+    assert "the train side has no row of" not in said[0]
+    assert said[0] == "the validation side has no row of 'negative'"
+    assert any("sorted by label" in line for line in said)
+    assert report["warnings"] == said
+
+
+def test_too_few_rows(divided: Any) -> None:
+    with pytest.raises(SplitError, match="20 train \\+ 4 validation \\+ 8 test = 32 rows, but the data has 30"):
+        divided(TEXTS[:30], LABELS[:30])
+    with pytest.raises(SplitError, match="the train side got no row: 40 rows in 1 groups of equal text"):
+        divided(["same"] * 40, split__strategy="random")
+
+
+def test_groups_stay_together(divided: Any) -> None:
+    authors = [f"author {n % 10}" for n in range(39)] + [None]
+    sides, _ = divided(columns={"author": authors}, split__group="author", split__strategy="random")
+    for author in set(authors[:39]):
+        assert len({side for side, name in zip(sides, authors, strict=True) if name == author}) == 1
+
+
+def test_by_time_the_newest_rows_test(divided: Any) -> None:
+    days = [f"2020-01-{40 - n:02d}" for n in range(40)]
+    sides, _ = divided(columns={"day": days}, split__column="day", split__strategy="time", split__train_size="all")
+    assert sides == ["test"] * 8 + ["validation"] * 4 + ["train"] * 28
+
+
+def test_a_given_split_is_taken_and_still_gated(divided: Any) -> None:
+    given = ["train"] * 20 + ["dev"] * 5 + ["test"] * 15
+    sides, _ = divided(columns={"part": given}, split__strategy="given", split__column="part")
+    assert sides == ["train"] * 20 + ["validation"] * 5 + ["test"] * 15
+    texts = [*TEXTS[:39], TEXTS[0].upper() + "!"]
+    with pytest.raises(LeakageError, match=r"reviews\.csv:2 \(train\) and reviews\.csv:41 \(test\)"):
+        divided(texts, columns={"part": given}, split__strategy="given", split__column="part")
+
+
+def test_by_hash_added_rows_move_nobody(divided: Any) -> None:
+    shares = {"split__strategy": "hash", "split__train_size": "all", "split__validation_size": 0.2, "split__test_size": 0.2}
+    before, _ = divided(**shares)
+    after, _ = divided([*TEXTS, *(f"new {n}" for n in range(20))], [*LABELS, *LABELS[:20]], **shares)
+    assert after[:40] == before
+
+
+def test_folds_cover_all_rows(divided: Any) -> None:
+    tested = []
+    for fold in range(4):
+        sides, _ = divided(split__strategy="kfold", split__folds=4, split__fold=fold, split__train_size="all")
+        tested += [n for n, side in enumerate(sides) if side == "test"]
+        assert sides.count("test") == 10
+    assert sorted(tested) == list(range(40))
+
+
+def test_several_labels_a_row_are_stratified_by_the_rarest(divided: Any) -> None:
+    labels = [["a", "b"] if n % 4 == 0 else ["a"] for n in range(40)]
+    _, report = divided(labels=labels)
+    assert report["classes"]["b"] == {"train": 5, "validation": 1, "test": 2, "unused": 2}
+
+
+def test_a_strategy_without_its_column(divided: Any) -> None:
+    with pytest.raises(SplitError, match=r"split\.strategy is time, which needs split\.column"):
+        divided(split__strategy="time")
+    with pytest.raises(SplitError, match=r"split\.column is 'day', which .* does not have; it has row_id, text"):
+        divided(split__strategy="time", split__column="day")
+    with pytest.raises(SplitError, match="2 rows without a time"):
+        divided(columns={"day": ["1"] * 38 + [None, None]}, split__strategy="time", split__column="day")
