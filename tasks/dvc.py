@@ -25,10 +25,16 @@ _GIT_PLACES = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_
 _FAILED = re.compile(r"failed to run: .*, exited with (-?\d+)")
 
 
-def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of DVC and the stages: this Python's commands first, no telemetry, no leftovers of git hooks."""
+def environment(root: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of DVC and the stages in a checkout: this Python's commands first, no telemetry, no leftovers of hooks.
+
+    The checkout's own code comes before the installed package, which may be linked to another checkout: a clone at a commit
+    runs the code of that commit.
+    """
     values = {name: value for name, value in os.environ.items() if name not in _GIT_PLACES}
     path = [str(Path(sys.prefix) / "bin"), *os.environ.get("PATH", os.defpath).split(os.pathsep)]
+    code = [str(root), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    values |= {"PYTHONPATH": os.pathsep.join(dict.fromkeys(code))}
     values |= {"PATH": os.pathsep.join(dict.fromkeys(path)), "DVC_NO_ANALYTICS": "1", "PYTHONUNBUFFERED": "1"}
     return values | dict(extra or {})
 
@@ -96,7 +102,7 @@ def data_files(root: Path, stage: str) -> list[str]:
 
 
 def _output(command: list[str], root: Path) -> str:
-    done = subprocess.run(command, cwd=root, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=root, env=environment(root), stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode != 0:
         words = "\n".join(part for part in (done.stderr.strip(), done.stdout.strip()) if part)
         raise WorkplaceError(f"`{' '.join(command)}` failed in {root} (exit code {done.returncode}): {words}")

@@ -62,7 +62,7 @@ def run_stage(
         finished = processes.run(
             dvc.repro_command(*targets),
             place.root,
-            dvc.environment(),
+            dvc.environment(place.root),
             timeout=timeout - (time.monotonic() - started),
             on_line=watcher.line,
             on_tick=watcher.tick,

@@ -12,7 +12,7 @@ from prefect.runtime import deployment, flow_run
 from tasks import clones, dvc
 from tasks.errors import WorkplaceError
 from tasks.plain import hide_tracebacks
-from tasks.values import Values, write_values
+from tasks.values import Values, differences, write_values
 from tasks.workplace import Workplace
 
 
@@ -48,6 +48,7 @@ def workplace(revision: str | None, values: Values) -> Iterator[Workplace]:
     try:
         with clones.disposable(origin, revision or "", str(flow_run.name)) as place:
             kept = place.root
+            values = differences(values, place.root / "params.yaml")
             write_values(place.root / "params.yaml", values)
             logger.info("Working on commit %s in %s", str(place.revision)[:10], place.root)
             for section, fields in values.items():

@@ -72,10 +72,12 @@ def test_run_names_say_what_ran(repository: Path, tmp_path: Path) -> None:
     assert run_label("train", tmp_path) == "train"
 
 
-def test_this_pythons_commands_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_this_pythons_commands_and_the_checkouts_code_come_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", "/usr/bin")
+    monkeypatch.setenv("PYTHONPATH", "/other")
     monkeypatch.setenv("GIT_DIR", "/elsewhere")
-    environment = dvc.environment({"X": "1"})
+    environment = dvc.environment(tmp_path, {"X": "1"})
+    assert environment["PYTHONPATH"] == f"{tmp_path}:/other"
     assert environment["PATH"].endswith("/bin:/usr/bin")
     assert "GIT_DIR" not in environment
     assert environment["X"] == "1"

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dagobert import events, locks
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from dagobert import locks
+with locks.training("cpu", Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_the_second_waits_says_for_whom_and_goes_on_when_the_first_is_killed(tmp_path: Path, repository: Path) -> None:
+    first = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], cwd=repository, stdout=subprocess.PIPE, text=True)
+    assert first.stdout is not None
+    assert first.stdout.readline() == "held\n"
+    second = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], cwd=repository, stdout=subprocess.PIPE, text=True)
+    time.sleep(0.5)
+    assert second.poll() is None
+    os.kill(first.pid, signal.SIGKILL)
+    assert second.stdout is not None
+    assert second.stdout.readline() == "held\n"
+    for process in (first, second):
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def test_the_wait_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    fd = os.open(tmp_path / locks.NAME, os.O_RDWR | os.O_CREAT)
+    os.write(fd, b"123\n")
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    monkeypatch.setattr(time, "sleep", lambda _: os.close(fd))
+    with events.recording("train", tmp_path / "e.jsonl"), locks.training("cpu", tmp_path):
+        assert (tmp_path / locks.NAME).read_text() == f"{os.getpid()}\n"
+    messages = [json.loads(line).get("message") for line in (tmp_path / "e.jsonl").read_text().splitlines()]
+    assert "waiting for another training on this repository to end (process 123)" in messages
+
+
+def test_a_gpu_is_locked_for_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with locks.training("cuda", tmp_path / "elsewhere"):
+        assert [path.name for path in tmp_path.iterdir()] == ["dagobert-cuda-0-1.lock"]
