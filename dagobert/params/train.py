@@ -23,20 +23,34 @@ class TrainParams(Section):
         ge=0, description="optimizer steps of warm-up (1 or more) or their share of all steps (below 1)"
     )
     train_batch_size: int = Field(ge=1, description="sequences in one optimizer step")
+    train_batch_tokens: int | None = Field(
+        ge=1, description="most tokens in one optimizer step instead of a number of sequences; null: train_batch_size counts"
+    )
     tokens_per_batch: int = Field(
         ge=1, description="most tokens computed at once; larger batches are cut, with the same result"
+    )
+    train_sampling: Literal["uniform", "balanced"] = Field(
+        description="uniform: each row once an epoch; balanced: rows drawn with replacement, each class equally often"
+    )
+    class_weights: Literal["none", "balanced"] | tuple[float, ...] = Field(
+        description="weight of each class in the loss: none, balanced (inverse to how often it occurs), or one number a class"
     )
     eval_strategy: Literal["epoch", "steps"] = Field(description="when to validate")
     eval_steps: int = Field(ge=1, description="optimizer steps between validations where eval_strategy is steps")
     metric_for_best_model: Literal["accuracy", "macro_f1", "loss"] = Field(
         description="validation figure that picks the best epoch"
     )
+    load_best_model_at_end: bool = Field(description="publish the best validated weights; false: the last")
     early_stopping_patience: int | None = Field(
         ge=1, description="validations without improvement before stopping; null: never"
     )
     freeze: Literal["none", "encoder", "embeddings"] | int = Field(
         description="what stays as it was: none, embeddings, encoder (head only), or n: embeddings and the first n layers"
     )
+    layer_wise_lr_decay: float = Field(
+        gt=0, le=1, description="a layer's learning rate is that of the layer above times this; 1: all alike"
+    )
+    reinit_layers: int = Field(ge=0, description="top layers that start from random numbers instead of the checkpoint")
     attention_probs_dropout_prob: float = Field(
         ge=0, lt=1, description="dropout of attention weights; above 0 is much slower on CPU"
     )
@@ -46,5 +60,8 @@ class TrainParams(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         description="auto: bf16 where the processor computes it natively, else fp32"
     )
+    gradient_checkpointing: bool = Field(description="compute layers again in the backward pass: less memory, a third slower")
+    save_steps: int = Field(ge=1, description="optimizer steps between checkpoints that a killed run goes on from")
+    full_determinism: bool = Field(description="only kernels that give the same bytes every time")
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto: the GPU where there is one")
     threads: int | None = Field(ge=1, description="CPU threads; null: as many as cores. Another number gives other last bits")

@@ -1,0 +1,187 @@
+"""The packed BERT forward: the stock `BertModel`'s own weights, no padding in any layer.
+
+`BertModel` run on packed input with its own attention is silently wrong (its bidirectional mask never sees where a sequence
+ends), so the layers are walked here. The parameters stay those of the stock modules: they are read where they lie, and
+`save_pretrained` of the stock model saves what was trained. On a CPU each layer is `fused.FusedLayer`; elsewhere, and for what
+that does not know (dropout of attention weights, other activations), a plain walk that autograd records.
+
+Shapes: T tokens, B sequences, d hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from dagobert import dropout as sites
+from dagobert.attention import Group, attention_rows, group_sequences
+from dagobert.batches import Batch
+from dagobert.dropout import Dropout
+from dagobert.fused import PARAMETERS, FusedLayer, Plan, Weights, layer_forward
+
+_KEEP_BYTES = 2 << 30  # attention probabilities held for the backward pass; above, they are computed again
+
+
+class PackedBert:
+    """Runs a stock `BertModel` on packed batches.
+
+    Args:
+        bert: the stock model; its parameters are used in place.
+        dtype: what is computed in (parameters stay as they are).
+        fused: use the written-out CPU layer where it applies.
+        gradient_checkpointing: hold only each layer's input and compute the layer again in the backward pass.
+    """
+
+    def __init__(
+        self, bert: nn.Module, dtype: torch.dtype, *, fused: bool = True, gradient_checkpointing: bool = False
+    ) -> None:
+        self.bert = bert
+        self.dtype = dtype
+        self.gradient_checkpointing = gradient_checkpointing
+        stock: Any = bert
+        self.config: Any = stock.config
+        self._fused = fused and self.config.hidden_act == "gelu"
+        self._embeddings = stock.embeddings
+        self._layers: list[nn.Module] = list(stock.encoder.layer)
+        self._parameters = [[layer.get_parameter(name) for name in PARAMETERS] for layer in self._layers]
+        self._cast: dict[int, tuple[tuple[int, ...], Weights]] = {}
+
+    def first(self, batch: Batch, dropout: Dropout | None = None) -> Tensor:
+        """Final hidden state of each sequence's first token, [CLS]: (B, d)."""
+        return self._run(batch, dropout, first_only=True)
+
+    def tokens(self, batch: Batch, dropout: Dropout | None = None) -> Tensor:
+        """Final hidden states of all tokens: (T, d); rows past the last sequence mean nothing."""
+        return self._run(batch, dropout, first_only=False)
+
+    def _run(self, batch: Batch, dropout: Dropout | None, first_only: bool) -> Tensor:
+        if dropout is not None:
+            dropout.seed_torch()
+        with self._autocast():
+            x = self._embed(batch, dropout)
+            attention_p = self.config.attention_probs_dropout_prob if dropout is not None else 0.0
+            fused = self._fused and x.device.type == "cpu" and attention_p == 0.0
+            groups = group_sequences(batch.lengths) if fused else []
+            for number in range(len(self._layers)):
+                rows = batch.first_rows if first_only and number == len(self._layers) - 1 else None
+                if fused:
+                    x = self._fused_layer(x, number, groups, rows, dropout)
+                elif self.gradient_checkpointing and torch.is_grad_enabled():
+                    x = checkpoint(self._plain_layer, x, number, batch, rows, dropout, use_reentrant=False)
+                else:
+                    x = self._plain_layer(x, number, batch, rows, dropout)
+        return x
+
+    @contextmanager
+    def _autocast(self) -> Iterator[None]:
+        device = next(self.bert.parameters()).device.type
+        with torch.autocast(device, dtype=self.dtype, enabled=self.dtype != torch.float32 and device != "cpu"):
+            yield
+
+    def _embed(self, batch: Batch, dropout: Dropout | None) -> Tensor:
+        e = self._embeddings
+        x = e.word_embeddings(batch.input_ids)
+        positions = e.position_embeddings(batch.positions)
+        if batch.token_types is None:
+            x = x + e.token_type_embeddings.weight[0] + positions
+        else:
+            x = x + e.token_type_embeddings(batch.token_types) + positions
+        x = e.LayerNorm(x)
+        if dropout is not None:
+            x = dropout(x, sites.EMBEDDINGS, self.config.hidden_dropout_prob)
+        out: Tensor = x.to(self.dtype)
+        return out
+
+    def _weights(self, number: int) -> Weights:
+        """A layer's weights in the compute type, cast again only when an optimizer changed them."""
+        parameters = self._parameters[number]
+        version = tuple(p._version for p in parameters)
+        known = self._cast.get(number)
+        if known is None or known[0] != version:
+            known = version, Weights.cast(parameters, self.dtype)
+            self._cast[number] = known
+        return known[1]
+
+    def weights_changed(self) -> None:
+        """Forget the cast weights: call after parameters were written in a way that autograd does not count."""
+        self._cast.clear()
+
+    def _fused_layer(self, x: Tensor, number: int, groups: list[Group], rows: Tensor | None, dropout: Dropout | None) -> Tensor:
+        heads = self.config.num_attention_heads
+        cells = sum(len(g.lengths) * g.padded * g.padded for g in groups) * heads * len(self._layers)
+        plan = Plan(
+            layer=number,
+            groups=groups,
+            heads=heads,
+            eps=self.config.layer_norm_eps,
+            weights=self._weights(number),
+            first_rows=rows,
+            dropout=dropout,
+            p=self.config.hidden_dropout_prob if dropout is not None else 0.0,
+            keep=cells * x.element_size() <= _KEEP_BYTES,
+        )
+        parameters = self._parameters[number]
+        if not torch.is_grad_enabled() or not (x.requires_grad or any(p.requires_grad for p in parameters)):
+            return layer_forward(x, plan)
+        apply: Callable[..., Any] = FusedLayer.apply
+        out = (
+            checkpoint(apply, plan, x, *parameters, use_reentrant=False)
+            if self.gradient_checkpointing
+            else apply(plan, x, *parameters)
+        )
+        assert isinstance(out, Tensor)
+        return out
+
+    def _plain_layer(self, x: Tensor, number: int, batch: Batch, rows: Tensor | None, dropout: Dropout | None) -> Tensor:
+        layer: Any = self._layers[number]
+        attention = layer.attention.self
+        p = self.config.hidden_dropout_prob if dropout is not None else 0.0
+        attention_p = self.config.attention_probs_dropout_prob if dropout is not None else 0.0
+
+        def drop(value: Tensor, site: int) -> Tensor:
+            return value if dropout is None else dropout(value, site, p, tokens=rows is None)
+
+        with torch.autocast(x.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            residual = x if rows is None else x[rows]
+            context = attention_rows(
+                attention.query(residual),
+                attention.key(x),
+                attention.value(x),
+                batch.lengths,
+                batch.cu_seqlens,
+                self.config.num_attention_heads,
+                attention_p,
+                first_only=rows is not None,
+            )
+            a = drop(layer.attention.output.dense(context), sites.attention_site(number))
+            y = layer.attention.output.LayerNorm(residual + a)
+            g = layer.intermediate.intermediate_act_fn(layer.intermediate.dense(y))
+            f = drop(layer.output.dense(g), sites.feed_forward_site(number))
+            out = layer.output.LayerNorm(y + f)
+        assert isinstance(out, Tensor)
+        return out
+
+
+def native_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bf16 matrices in hardware: Ampere or later, AVX512-BF16 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in checks)
+
+
+def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The type that `train.precision` means on this device."""
+    if precision == "auto":
+        return torch.bfloat16 if native_bf16(device) else torch.float32
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that `train.device` means here."""
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

@@ -1,0 +1,177 @@
+"""`train`: tokens, labels and splits to a fine-tuned model.
+
+A killed run goes on from its last checkpoint: those lie under `.dagobert/checkpoints/`, keyed by the hash of everything the
+result depends on (inputs, checkpoint, parameters, this code, the machine's fingerprint), and are removed when the model is
+published.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dagobert import __version__, determinism, events, files, locks, optim
+from dagobert.checkpoints import Checkpoints, prune, run_key
+from dagobert.encoder import choose_device, compute_dtype
+from dagobert.errors import TrainingError
+from dagobert.heads import classification
+from dagobert.labels import LabelMap
+from dagobert.pretrained import checkpoint_directory
+from dagobert.shards import TOKENIZER, IntArray, TokenStore, open_store
+from dagobert.stages import paths
+from dagobert.training import Examples, Outcome, StopRequest, fine_tune
+
+if TYPE_CHECKING:
+    from dagobert.params import Params
+
+OUTPUTS: tuple[Path, ...] = (paths.MODEL, paths.TRAIN_REPORT, paths.LOSS_CURVE)
+
+
+def inputs(params: Params) -> list[Path]:
+    """Files and directories the stage reads."""
+    return [paths.TOKENS, paths.LABELS, paths.LABEL_MAP, paths.SPLITS]
+
+
+def run(params: Params) -> None:
+    """Fine-tune the checkpoint named by model.name_or_path, one training at a time."""
+    with locks.training(choose_device(params.train.device).type, paths.CHECKPOINTS):
+        train_model(params)
+
+
+def train_model(params: Params) -> None:
+    """Fine-tune the checkpoint named by model.name_or_path."""
+    recipe = params.train
+    determinism.set_up(threads=recipe.threads, seed=recipe.seed, deterministic=recipe.full_determinism)
+    device = choose_device(recipe.device)
+    dtype = compute_dtype(recipe.precision, device)
+    fingerprint = determinism.fingerprint(device, dtype, deterministic=recipe.full_determinism)
+    base = checkpoint_directory(params.model.name_or_path)
+    labels = LabelMap.from_json(files.read_json(paths.LABEL_MAP))
+    store = open_store(paths.TOKENS)
+    rows = read_labels(paths.LABELS, len(labels.names))
+    train, validation = (examples(store, side_rows(paths.SPLITS, side), *rows) for side in ("train", "validation"))
+    for side, found in (("train", train), ("validation", validation)):
+        if len(found.row_ids) == 0:
+            raise TrainingError(f"{paths.SPLITS}: the {side} side is empty. Raise split.{side}_size.")
+
+    lineage = {
+        "format": 1,
+        "dagobert": __version__,
+        "base_model": {"name_or_path": params.model.name_or_path, "sha256": weights_sha256(base)},
+        "clean": store.manifest.clean if store.manifest else {},
+        "tokenize": tokenization(store),
+        "labels": files.read_json(paths.LABEL_MAP),
+        "train": recipe.model_dump(mode="json"),
+        "model": params.model.model_dump(mode="json"),
+        "data": {path.as_posix(): files.sha256_tree(path) for path in inputs(params)},
+        "fingerprint": fingerprint,
+    }
+    key = run_key({**lineage, "code": code_sha256()})
+    checkpoints = Checkpoints(paths.CHECKPOINTS / key)
+
+    model = classification.load(
+        base,
+        labels,
+        hidden_dropout=recipe.hidden_dropout_prob,
+        attention_dropout=recipe.attention_probs_dropout_prob,
+        head_dropout=recipe.classifier_dropout,
+        seed=recipe.seed,
+    )
+    optim.reinitialize(model, recipe.reinit_layers, recipe.seed)
+    optim.freeze(model, recipe.freeze)
+    classifier = classification.runner(model.to(device), dtype, gradient_checkpointing=recipe.gradient_checkpointing)
+    how = "packed" if not classifier.padded else "padded, batches of similar length"
+    events.say(
+        f"{len(train.row_ids):,} rows to train, {len(validation.row_ids):,} to validate; {base.name}, "
+        f"{fingerprint['compute_dtype']} on {device.type}, {fingerprint['threads']} threads, {how}"
+    )
+    with StopRequest().listening() as stop:
+        outcome = fine_tune(classifier, train, validation, recipe, checkpoints=checkpoints, stop=stop)
+    publish(model, lineage, outcome)
+    checkpoints.clear()
+    prune(paths.CHECKPOINTS, key)
+
+
+def read_labels(path: Path, n_classes: int) -> tuple[IntArray, npt.NDArray[Any]]:
+    """Row ids (R,) and their labels: ids (R,), or marks (R, C) where a row may have several."""
+    table = pq.read_table(path)
+    row_ids = table["row_id"].to_numpy()
+    if "label_id" in table.schema.names:
+        return row_ids, table["label_id"].to_numpy().astype(np.int64)
+    lists = table["label_ids"].combine_chunks()
+    marks = np.zeros((len(row_ids), n_classes), dtype=np.float32)
+    row_of = np.repeat(np.arange(len(row_ids)), np.diff(lists.offsets.to_numpy()))
+    marks[row_of, lists.flatten().to_numpy()] = 1.0
+    return row_ids, marks
+
+
+def side_rows(path: Path, side: str) -> IntArray:
+    """Row ids of one side of the split, in order."""
+    table = pq.read_table(path, columns=["row_id", "split"])
+    chosen = np.asarray(table["split"].cast(pa.string()).to_pylist(), dtype=object) == side
+    ids: IntArray = table["row_id"].to_numpy()[chosen]
+    return ids
+
+
+def examples(store: TokenStore, rows: IntArray, row_ids: IntArray, labels: npt.NDArray[Any]) -> Examples:
+    """The given rows with their sequences and labels."""
+    order = np.argsort(row_ids, kind="stable")
+    at = order[np.searchsorted(row_ids[order], rows)] if len(rows) else np.zeros(0, np.int64)
+    selection = store.select(rows)
+    return Examples(store, selection.sequences, selection.document, rows, labels[at])
+
+
+def tokenization(store: TokenStore) -> dict[str, Any]:
+    """How the tokens were made, for predicting in the same way."""
+    assert store.manifest is not None
+    m = store.manifest
+    return {"max_length": m.max_length, "truncation": m.truncation, "stride": m.stride}
+
+
+def weights_sha256(directory: Path) -> str:
+    """Hash of a checkpoint: its configuration and weights."""
+    digest = hashlib.sha256()
+    for path in [directory / "config.json", *sorted(directory.glob("*.safetensors"))]:
+        digest.update(f"{path.name}\0{files.sha256_file(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def code_sha256() -> str:
+    """Hash of the library's own code: a checkpoint of other code is not taken up."""
+    return hashlib.sha256(
+        "".join(f"{p.name}\0{files.sha256_file(p)}\n" for p in sorted(Path(__file__).parents[1].rglob("*.py"))).encode()
+    ).hexdigest()
+
+
+def publish(model: Any, lineage: dict[str, Any], outcome: Outcome) -> None:
+    """Write the model directory, the report and the loss curve, each whole or not at all."""
+    with files.atomic_directory(paths.MODEL) as directory:
+        model.save_pretrained(directory)
+        for file in sorted((paths.TOKENS / TOKENIZER).iterdir()):
+            shutil.copyfile(file, directory / file.name)
+        files.write_json(directory / "dagobert.json", {**lineage, "validation": outcome.best})
+    report = {
+        "best_step": outcome.best["step"],
+        "best_epoch": outcome.best["epoch"],
+        "validation": outcome.validation,
+        "steps": outcome.steps,
+        "planned_steps": outcome.total_steps,
+        "stopped_early": outcome.stopped_early,
+        "examples": outcome.examples,
+        "tokens": outcome.tokens,
+        "device": lineage["fingerprint"]["device"],
+        "precision": lineage["fingerprint"]["compute_dtype"],
+        "threads": lineage["fingerprint"]["threads"],
+    }
+    files.write_json(paths.TRAIN_REPORT, report)
+    lines = [f"{step},training,{loss:.6f}" for step, loss in outcome.curve]
+    lines += [f"{entry['step']},validation,{entry['loss']:.6f}" for entry in outcome.validation]
+    with files.atomic_file(paths.LOSS_CURVE) as temporary:
+        temporary.write_text("step,split,loss\n" + "\n".join(lines) + "\n", encoding="utf-8")

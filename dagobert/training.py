@@ -1,0 +1,471 @@
+"""The training loop: for each epoch train, then validate; the best model is kept.
+
+One optimizer step is a fixed set of sequences. It is cut into micro-batches by a token budget, and its loss and gradient do
+not depend on the cut: every sequence counts by its weight over the weight of the whole step, and dropout is keyed to the
+place in the step. Everything that decides a step is a function of (recipe, seed, step), so the state of a run is its
+numbers and its position.
+
+Shapes: S sequences, R rows (documents), C classes.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from dagobert import events, optim
+from dagobert.batches import IntArray, cut, epoch_steps, pack
+from dagobert.checkpoints import Checkpoint, Checkpoints
+from dagobert.dropout import Dropout
+from dagobert.errors import NonFiniteLossError, Preempted, TrainingError
+from dagobert.heads import classification
+from dagobert.heads.classification import Classifier
+from dagobert.scoring import Scorer
+from dagobert.shards import TokenStore, mean_by_document
+
+if TYPE_CHECKING:
+    from dagobert.params.train import TrainParams
+
+_CURVE_POINTS = 500  # the loss curve has at most this many training points
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Labelled rows as sequences of a store.
+
+    Attributes:
+        store: where the tokens are.
+        sequences: positions in the store, shape (S,).
+        document: which row each sequence belongs to, non-decreasing, shape (S,).
+        row_ids: of each row, shape (R,).
+        labels: class ids (R,), or 0/1 marks (R, C) where a row may have several classes.
+    """
+
+    store: TokenStore
+    sequences: IntArray
+    document: IntArray
+    row_ids: IntArray
+    labels: npt.NDArray[Any]
+
+    @property
+    def lengths(self) -> IntArray:
+        """Tokens of each sequence, shape (S,)."""
+        return self.store.lengths[self.sequences]
+
+    @property
+    def n_classes(self) -> int:
+        """Classes seen in the labels (marks: columns)."""
+        return self.labels.shape[1] if self.labels.ndim == 2 else int(self.labels.max(initial=0)) + 1
+
+
+@dataclass
+class State:
+    """Where a run stands. All of it goes into a checkpoint."""
+
+    step: int = 0
+    validated: int = 0  # step of the last validation
+    tokens: int = 0
+    examples: int = 0
+    best_step: int | None = None
+    best_value: float | None = None
+    without_improvement: int = 0
+    stopped_early: bool = False
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    curve_sum: float = 0.0
+    curve_count: int = 0
+    validation: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run says of itself; the model holds the best weights."""
+
+    steps: int
+    total_steps: int
+    tokens: int
+    examples: int
+    best: dict[str, Any]
+    stopped_early: bool
+    validation: list[dict[str, Any]]
+    curve: list[tuple[int, float]]
+
+
+class StopRequest:
+    """Whether somebody asked the process to stop (SIGTERM, or Ctrl-C once; the second Ctrl-C interrupts)."""
+
+    def __init__(self) -> None:
+        self.asked: str | None = None
+
+    @contextmanager
+    def listening(self) -> Iterator[StopRequest]:
+        """Listen to the signals while the block runs (main thread only)."""
+        before = {s: signal.signal(s, self._handle) for s in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.asked is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = signal.Signals(number).name
+
+
+class _StopWhileValidating(Exception):
+    """Ends a validation that will be done again by the resumed run."""
+
+
+class _ValidationBar:
+    def __init__(self, bar: events.Progress, stop: StopRequest) -> None:
+        self.bar, self.stop = bar, stop
+
+    def update(self, n: int = 1) -> None:
+        self.bar.update(n)
+        if self.stop.asked:
+            raise _StopWhileValidating
+
+
+class Trainer:
+    """One run. Use through `fine_tune`."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        train: Examples,
+        validation: Examples,
+        recipe: TrainParams,
+        checkpoints: Checkpoints | None,
+        stop: StopRequest,
+    ) -> None:
+        self.classifier, self.train, self.validation = classifier, train, validation
+        self.recipe, self.checkpoints, self.stop = recipe, checkpoints, stop
+        model: Any = classifier.model
+        self.model: nn.Module = model
+        self.device = next(self.model.parameters()).device
+        self.n_classes = int(model.config.num_labels)
+        self.lengths = train.lengths
+        self.class_weights, self.sampling = self._weights()
+        self.budget = recipe.tokens_per_batch
+        self.state = State()
+        self.best: dict[str, Tensor] | None = None
+        self.named: dict[str, Tensor] = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        if not self.named:
+            raise TrainingError("nothing is left to train: every parameter is frozen. Lower train.freeze.")
+        self.parameters = list(self.named.values())
+        self.optimizer = self._optimizer()
+        self.epoch_lengths = [len(self._steps(epoch)) for epoch in range(recipe.num_train_epochs)]
+        self.total = sum(self.epoch_lengths)
+        self.warmup = optim.warmup_count(recipe.warmup_steps, self.total)
+        self.curve_every = max(1, self.total // _CURVE_POINTS)
+        self._plan: tuple[int, list[IntArray]] | None = None
+
+    # ---- the loop
+
+    def run(self) -> Outcome:
+        """Train from where the state stands to the end."""
+        self._resume()
+        with events.progress("training", len(self.lengths) * self.recipe.num_train_epochs, unit="examples") as bar:
+            bar.start_at(self.state.examples)
+            while True:
+                if self._validation_due():
+                    self._validate_or_stop()
+                if self.state.stopped_early or self.state.step == self.total:
+                    break
+                rows, loss = self._train_step()
+                bar.update(rows, loss=loss)
+                if self.stop.asked:
+                    self._preempt()
+                if self.state.step % self.recipe.save_steps == 0 and self.state.step < self.total:
+                    self.save()
+        return self._finish()
+
+    def _train_step(self) -> tuple[int, float]:
+        index = self._step_index()
+        recipe, state = self.recipe, self.state
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self._gradients(index)
+        rate = recipe.learning_rate * optim.schedule(recipe.lr_scheduler_type, state.step, self.warmup, self.total)
+        optim.set_learning_rate(self.optimizer, rate)
+        norm = optim.gradient_norm(self.parameters)
+        if not math.isfinite(float(norm)):
+            self._not_finite("gradient", float(norm), self.train.document[index])
+        optim.clip(self.parameters, norm, recipe.max_grad_norm)
+        self.optimizer.step()
+        self.classifier.weights_changed()
+        state.step += 1
+        state.examples += len(index)
+        state.tokens += int(self.lengths[index].sum())
+        self._record(loss)
+        return len(index), loss
+
+    def _gradients(self, index: IntArray) -> float:
+        """Add the gradient of one optimizer step's mean loss to the parameters, and return that loss."""
+        documents = self.train.document[index]
+        target = classification.targets(self.train.labels[documents], self.device)
+        total = classification.loss_weights(target, self.class_weights).sum()
+        found: list[Tensor] = []
+        at = tokens = 0
+        for piece in cut(index, self.lengths, self.budget, padded=self.classifier.padded):
+            batch = pack(self.train.store, self.train.sequences[piece], self.device, first_token=tokens, first_sequence=at)
+            dropout = Dropout(self.recipe.seed, self.state.step, tokens, at)
+            logits = self.classifier.logits(batch, dropout)
+            each = classification.losses(
+                logits,
+                target[at : at + len(piece)],
+                class_weights=self.class_weights,
+                smoothing=self.recipe.label_smoothing_factor,
+            )
+            torch.autograd.backward(each.sum() / total)
+            found.append(each.detach())
+            at += len(piece)
+            tokens += sum(batch.lengths)
+        each = torch.cat(found)
+        loss = float(each.sum() / total)
+        if not math.isfinite(loss):
+            bad = (~torch.isfinite(each)).cpu().numpy()
+            self._not_finite("loss", loss, documents[bad] if bad.any() else documents)
+        return loss
+
+    def _not_finite(self, what: str, value: float, documents: IntArray) -> None:
+        rows = self.train.row_ids[documents]
+        shown = ", ".join(map(str, rows[:10].tolist())) + (f" and {len(rows) - 10} more" if len(rows) > 10 else "")
+        raise NonFiniteLossError(
+            f"the {what} of optimizer step {self.state.step + 1} is {value} (row_id {shown}). Nothing was published. "
+            f"Lower train.learning_rate, or set train.precision: fp32."
+        )
+
+    # ---- where a step comes from
+
+    def _steps(self, epoch: int) -> list[IntArray]:
+        return epoch_steps(
+            self.lengths,
+            self.recipe.train_batch_size,
+            self.recipe.seed,
+            epoch,
+            tokens=self.recipe.train_batch_tokens,
+            grouped=self.classifier.padded,
+            weights=self.sampling,
+        )
+
+    def _epoch(self) -> int:
+        """0-based epoch of the next step."""
+        before = 0
+        for epoch, length in enumerate(self.epoch_lengths):
+            if self.state.step < before + length:
+                return epoch
+            before += length
+        return len(self.epoch_lengths)
+
+    def _step_index(self) -> IntArray:
+        epoch = self._epoch()
+        if self._plan is None or self._plan[0] != epoch:
+            self._plan = epoch, self._steps(epoch)
+        return self._plan[1][self.state.step - sum(self.epoch_lengths[:epoch])]
+
+    def _weights(self) -> tuple[Tensor | None, npt.NDArray[np.float64] | None]:
+        """Weight of each class in the loss (C,), and of each sequence in sampling (S,); None where all are equal."""
+        recipe = self.recipe
+        wanted = recipe.class_weights
+        weights: npt.NDArray[np.float64] | None = None
+        if wanted == "balanced":
+            weights = classification.balanced_weights(self.train.labels, self.n_classes)
+        elif wanted != "none":
+            if len(wanted) != self.n_classes:
+                raise TrainingError(
+                    f"train.class_weights has {len(wanted)} numbers, but there are {self.n_classes} classes. Give one a class."
+                )
+            weights = np.asarray(wanted, dtype=np.float64)
+        sampling: npt.NDArray[np.float64] | None = None
+        if recipe.train_sampling == "balanced":
+            if self.train.labels.ndim != 1:
+                raise TrainingError("train.train_sampling: balanced needs one class a row. Set it to uniform.")
+            by_class = classification.balanced_weights(self.train.labels, self.n_classes)
+            sampling = by_class[self.train.labels[self.train.document]]
+        tensor = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=self.device)
+        return tensor, sampling
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        recipe = self.recipe
+        return torch.optim.AdamW(
+            optim.parameter_groups(self.model, recipe.weight_decay, recipe.layer_wise_lr_decay),
+            lr=recipe.learning_rate,
+            betas=(recipe.adam_beta1, recipe.adam_beta2),
+            eps=recipe.adam_epsilon,
+            fused=True,
+        )
+
+    # ---- validation
+
+    def _validation_due(self) -> bool:
+        state, recipe = self.state, self.recipe
+        if state.step == 0 or state.validated == state.step:
+            return False
+        ends = np.cumsum(self.epoch_lengths)
+        by_step = recipe.eval_strategy == "steps" and state.step % recipe.eval_steps == 0
+        return bool(by_step or state.step == self.total or (recipe.eval_strategy == "epoch" and state.step in ends))
+
+    def _validate_or_stop(self) -> None:
+        try:
+            figures = self._validate()
+        except _StopWhileValidating:
+            self._preempt()
+            return
+        state, recipe = self.state, self.recipe
+        state.validated = state.step
+        epoch = self._epoch_fraction()
+        state.validation.append({"step": state.step, "epoch": epoch, **figures})
+        value = figures[recipe.metric_for_best_model]
+        better = -value if recipe.metric_for_best_model == "loss" else value
+        if state.best_value is None or better > state.best_value:
+            state.best_value, state.best_step, state.without_improvement = better, state.step, 0
+            self.best = {name: p.detach().clone() for name, p in self.named.items()}
+        else:
+            state.without_improvement += 1
+        patience = recipe.early_stopping_patience
+        state.stopped_early = patience is not None and state.without_improvement >= patience and state.step < self.total
+        shown = ", ".join(f"{name} {figure:.4f}" for name, figure in figures.items())
+        events.say(f"epoch {epoch:g}, step {state.step}: {shown}", step=state.step, **figures)
+        if state.step < self.total:
+            self.save()
+
+    def _epoch_fraction(self) -> float:
+        before = 0
+        for epoch, length in enumerate(self.epoch_lengths):
+            if self.state.step <= before + length:
+                return round(epoch + (self.state.step - before) / length, 4)
+            before += length
+        return float(len(self.epoch_lengths))
+
+    def _validate(self) -> dict[str, float]:
+        examples = self.validation
+        scorer = Scorer(self.classifier, self.device, self.n_classes, self.recipe.tokens_per_batch)
+        with events.progress("validating", len(examples.sequences), unit="examples") as bar:
+            logits = scorer.logits(examples.store, examples.sequences, progress=_ValidationBar(bar, self.stop))
+        return classification.scores(mean_by_document(logits, examples.document), examples.labels)
+
+    # ---- state
+
+    def _record(self, loss: float) -> None:
+        state = self.state
+        state.curve_sum += loss
+        state.curve_count += 1
+        if state.step % self.curve_every == 0 or state.step == self.total:
+            state.curve.append((state.step, state.curve_sum / state.curve_count))
+            state.curve_sum, state.curve_count = 0.0, 0
+
+    def save(self) -> None:
+        """Write a checkpoint, where the run has a place for them."""
+        if self.checkpoints is not None:
+            self.checkpoints.save(self.checkpoint())
+
+    def checkpoint(self) -> Checkpoint:
+        """Everything the run needs to go on, by reference."""
+        tensors: dict[str, Tensor] = {f"model.{name}": p for name, p in self.named.items()}
+        for name, value in (self.best or {}).items():
+            tensors[f"best.{name}"] = value
+        steps = 0.0
+        for name, p in self.named.items():
+            for key, value in self.optimizer.state[p].items():
+                if key == "step":
+                    steps = float(value)
+                else:
+                    tensors[f"{key}.{name}"] = value
+        return Checkpoint(self.state.step, tensors, {"optimizer_steps": steps, **asdict(self.state)})
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take up a checkpoint's numbers and position."""
+        values = dict(checkpoint.state)
+        steps = values.pop("optimizer_steps")
+        values["curve"] = [(int(step), float(loss)) for step, loss in values["curve"]]
+        self.state = State(**values)
+        with torch.no_grad():
+            for name, p in self.named.items():
+                p.copy_(checkpoint.tensors[f"model.{name}"])
+                self.optimizer.state[p] = {
+                    "step": torch.tensor(steps, dtype=torch.float32, device=p.device if p.is_cuda else "cpu"),
+                    **{key: checkpoint.tensors[f"{key}.{name}"].to(p.device, copy=True) for key in ("exp_avg", "exp_avg_sq")},
+                }
+        self.best = {
+            name: checkpoint.tensors[f"best.{name}"].to(self.device)
+            for name in self.named
+            if f"best.{name}" in checkpoint.tensors
+        } or None
+        self.classifier.weights_changed()
+
+    def _resume(self) -> bool:
+        if self.checkpoints is None:
+            return False
+        checkpoint, problems = self.checkpoints.latest()
+        for problem in problems:
+            events.warn(f"a checkpoint is not used: {problem}")
+        if checkpoint is None:
+            return False
+        self.restore(checkpoint)
+        events.say(f"goes on from the checkpoint of step {checkpoint.step:,} of {self.total:,}", resumed_step=checkpoint.step)
+        return True
+
+    def _preempt(self) -> None:
+        self.save()
+        kept = (
+            "Its state is saved: run again to go on."
+            if self.checkpoints is not None
+            else "Nothing was kept: no place was given."
+        )
+        raise Preempted(f"stopped on {self.stop.asked} after step {self.state.step:,} of {self.total:,}. {kept}")
+
+    def _finish(self) -> Outcome:
+        state = self.state
+        assert self.best is not None
+        with torch.no_grad():
+            for name, p in self.named.items() if self.recipe.load_best_model_at_end else ():
+                p.copy_(self.best[name])
+        self.classifier.weights_changed()
+        published = state.best_step if self.recipe.load_best_model_at_end else state.validated
+        best = next(entry for entry in state.validation if entry["step"] == published)
+        return Outcome(
+            steps=state.step,
+            total_steps=self.total,
+            tokens=state.tokens,
+            examples=state.examples,
+            best=best,
+            stopped_early=state.stopped_early,
+            validation=state.validation,
+            curve=state.curve,
+        )
+
+
+def fine_tune(
+    classifier: Classifier,
+    train: Examples,
+    validation: Examples,
+    recipe: TrainParams,
+    *,
+    checkpoints: Checkpoints | None = None,
+    stop: StopRequest | None = None,
+) -> Outcome:
+    """Fine-tune a classifier in place; it ends with the weights of the best validation.
+
+    Args:
+        classifier: from `heads.classification`; frozen parameters are those without `requires_grad`.
+        train: what is learned from.
+        validation: what decides which weights are the best.
+        recipe: the section `train` of params.yaml.
+        checkpoints: where to keep the state; a run that finds one there goes on from it.
+        stop: asked after each step whether to save and end.
+    Raises:
+        NonFiniteLossError: the loss or its gradient became NaN or infinite.
+        BatchBudgetError: a sequence is longer than `tokens_per_batch`.
+        Preempted: `stop` was asked to; the state is saved.
+    """
+    return Trainer(classifier, train, validation, recipe, checkpoints, stop or StopRequest()).run()
