@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,11 @@ def read_words(path: Path) -> list[str]:
     return list(dict.fromkeys(word for word in words if word))
 
 
-def save_tokenizer(checkpoint: Path, name: str, out: Path, words: list[str] | None = None) -> None:
+def save_tokenizer(checkpoint: Path, name: str, out: Path, words: list[str] | None = None) -> list[str]:
     """Write the tokenizer of `checkpoint` into the directory `out`, without state of its own, `words` added.
 
+    Returns:
+        The words that were new.
     Raises:
         TokenizationError: the checkpoint has no tokenizer, or one with more ids than the model.
     """
@@ -97,6 +100,7 @@ def save_tokenizer(checkpoint: Path, name: str, out: Path, words: list[str] | No
             f"{checkpoint}: the tokenizer of {name} has {len(tokenizer):,} ids and the model {n_ids:,} embeddings: they do "
             f"not belong together. Put the right tokenizer files there."
         )
+    before = len(tokenizer)
     if words:
         whole = {"single_word": True, "normalized": True}  # as a word by itself, whatever its case where the model sees none
         tokenizer.add_tokens([tokenizers.AddedToken(word, **whole) for word in words])
@@ -107,6 +111,33 @@ def save_tokenizer(checkpoint: Path, name: str, out: Path, words: list[str] | No
     config = json.loads((out / "tokenizer_config.json").read_text(encoding="utf-8"))
     config = {key: value for key, value in sorted(config.items()) if key not in _STATE}
     (out / "tokenizer_config.json").write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    return [tokenizer.convert_ids_to_tokens(i) for i in range(before, len(tokenizer))]
+
+
+def grow(model: Any, tokenizer: Path, added: Sequence[str]) -> None:
+    """Give `model` an embedding for each added word: the mean of those of the pieces it was made of before.
+
+    Args:
+        model: a transformers model whose checkpoint does not know the words.
+        tokenizer: directory of the tokenizer that does.
+        added: the words, as the manifest of the shards names them.
+    """
+    if not added:
+        return
+    import tokenizers
+    import torch
+
+    whole = json.loads((tokenizer / "tokenizer.json").read_text(encoding="utf-8"))
+    ids = {token["content"]: int(token["id"]) for token in whole["added_tokens"]}
+    whole["added_tokens"] = [token for token in whole["added_tokens"] if token["content"] not in set(added)]
+    before = tokenizers.Tokenizer.from_str(json.dumps(whole))
+    size = max(ids[word] for word in added) + 1
+    if size > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(size, mean_resizing=False)
+    table = model.get_input_embeddings().weight
+    with torch.no_grad():
+        for word in added:
+            table[ids[word]] = table[before.encode(word, add_special_tokens=False).ids].mean(dim=0)
 
 
 def _config(checkpoint: Path) -> dict[str, Any]:

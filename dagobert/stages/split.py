@@ -98,8 +98,9 @@ def text_keys(clean: Path) -> Keys:
 def group_keys(clean: Path, column: str) -> Keys:
     """Keys of a group column, shape (N,). A row without a group is a group of its own."""
     values = _read(clean, column, "split.group")
-    keys = exact_keys(values.cast(pa.string()))
-    alone = np.flatnonzero(pc.is_null(values).to_numpy())
+    text = pc.fill_null(values.cast(pa.string()), "")
+    keys = exact_keys(text)
+    alone = np.flatnonzero(pc.equal(text, "").to_numpy())
     rows = pq.read_table(clean, columns=["row_id"])["row_id"].to_numpy()
     keys = keys.copy()
     keys[alone] = splitting.mixed(rows[alone].astype(np.uint64), 1)
@@ -201,9 +202,18 @@ def _read(clean: Path, column: str, parameter: str) -> pa.ChunkedArray:
 
 
 def _ranks(values: pa.ChunkedArray, column: str | None) -> IntArray:
-    """Rank of each time; equal times have equal ranks. Numbers by size, text by code point (ISO 8601 sorts as time)."""
-    missing = values.null_count
+    """Rank of each time; equal times have equal ranks. Times are numbers or ISO 8601."""
+    missing = pc.sum(pc.or_kleene(pc.is_null(values), pc.equal(values.cast(pa.string()), ""))).as_py() or 0
     if missing:
         raise SplitError(f"split.column {column!r} has {missing:,} rows without a time. Fix them, or quarantine them in clean.")
-    ranks: IntArray = pc.rank(values, sort_keys="ascending", tiebreaker="dense").to_numpy().astype(np.int64)
-    return ranks
+    for kind in (pa.int64(), pa.float64(), pa.timestamp("us"), pa.timestamp("us", "UTC")):
+        try:
+            times = values.cast(kind)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            continue
+        ranks: IntArray = pc.rank(times, sort_keys="ascending", tiebreaker="dense").to_numpy().astype(np.int64)
+        return ranks
+    raise SplitError(
+        f"split.column {column!r} holds no times that can be ordered, {values[0].as_py()!r} first. Every row needs a "
+        f"number, or every row a date such as 2024-05-31 or 2024-05-31T23:59:00."
+    )

@@ -6,12 +6,13 @@ Streams: at most one shard is in memory. A shard's content depends on its rows a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dagobert import events, files, shards, vocabulary
@@ -35,19 +36,29 @@ def run(params: Params) -> None:
     name = params.model.name_or_path
     checkpoint = checkpoint_directory(name)
     vocabulary.check_max_length(checkpoint, name, ours.max_length)
+    words = vocabulary.read_words(Path(ours.add_words))
     with files.atomic_directory(paths.TOKENS) as out:
-        words = vocabulary.read_words(Path(ours.add_words))
-        vocabulary.save_tokenizer(checkpoint, name, out / shards.TOKENIZER, words)
+        added = vocabulary.save_tokenizer(checkpoint, name, out / shards.TOKENIZER, words)
         tokenization = Tokenization(out / shards.TOKENIZER, ours.max_length, ours.truncation, ours.stride, ours.engine)
-        manifest = tokenize_file(paths.CLEAN, out, tokenization, ours.rows_per_shard, name)
+        manifest = tokenize_file(paths.CLEAN, out, tokenization, ours.rows_per_shard, name, added)
     shown = {"row": manifest.n_rows, "sequence": manifest.n_sequences, "token": manifest.n_tokens, "shard": len(manifest.parts)}
     events.say(", ".join(f"{n:,} {what}{'' if n == 1 else 's'}" for what, n in shown.items()) + f", by {tokenization.engine}")
     if words:
-        events.say(f"{len(words):,} words of {ours.add_words} added to the vocabulary")
+        events.say(f"{len(added):,} of the {len(words):,} words in {ours.add_words} were new and are added to the vocabulary")
 
 
-def tokenize_file(clean: Path, out: Path, tokenization: Tokenization, rows_per_shard: int, name: str) -> shards.Manifest:
+def tokenize_file(
+    clean: Path, out: Path, tokenization: Tokenization, rows_per_shard: int, name: str, added: Sequence[str] = ()
+) -> shards.Manifest:
     """Write the shards of one file into `out`, where the tokenizer already lies; the manifest comes last.
+
+    Args:
+        clean: clean.parquet.
+        out: directory of the shards.
+        tokenization: how text becomes ids.
+        rows_per_shard: rows in one shard.
+        name: the checkpoint's name, for the manifest.
+        added: words that the checkpoint's vocabulary did not have.
 
     Raises:
         TokenizationError: a sample differs from the reference tokenizer.
@@ -56,7 +67,7 @@ def tokenize_file(clean: Path, out: Path, tokenization: Tokenization, rows_per_s
     with pq.ParquetFile(clean) as source, events.progress("tokenizing", source.metadata.num_rows) as bar:
         pending: list[shards.Sequences] = []
         for batch in _chunks(source, rows_per_shard):
-            pair = batch["text_pair"] if "text_pair" in batch.schema.names else None
+            pair = pc.fill_null(batch["text_pair"], "") if "text_pair" in batch.schema.names else None
             rows = batch["row_id"].to_numpy()
             pending.append(tokenization.sequences(batch["text"], rows, pair, check=True))
             if sum(piece.n_rows for piece in pending) == rows_per_shard:
@@ -67,7 +78,7 @@ def tokenize_file(clean: Path, out: Path, tokenization: Tokenization, rows_per_s
             parts.append(shards.write_part(out, len(parts), join(pending)))
         recipe = clean_recipe(source.schema_arrow)
     manifest = shards.Manifest(
-        tokenizer={"name_or_path": name, "sha256": files.sha256_tree(out / shards.TOKENIZER)},
+        tokenizer={"name_or_path": name, "sha256": files.sha256_tree(out / shards.TOKENIZER), "added": [*added]},
         max_length=tokenization.max_length,
         truncation=tokenization.truncation,
         stride=tokenization.stride,

