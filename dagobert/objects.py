@@ -34,6 +34,8 @@ class Cache:
 
     def state(self, md5: str) -> State:
         """Hash one object; a directory's listing only, not the files it lists."""
+        if not is_hash(md5):
+            return "missing"
         try:
             found = md5_file(self.path(md5))
         except FileNotFoundError:

@@ -193,17 +193,39 @@ class Repository:
             e for name, content in zip(names, contents, strict=True) if content for e in parse_data_file(content.decode(), name)
         ]
 
-    def recorded_commits(self) -> dict[str, list[str]]:
-        """Blob id of each different `dvc.lock` in the history of any branch, tag or experiment → its commits, newest first."""
-        log = self.git("log", "--all", "--no-show-signature", "-m", "--format=%x00%H", "--raw", "--no-abbrev", "--", LOCK)
-        found: dict[str, list[str]] = {}
+    def history(self, *patterns: str) -> dict[str, dict[str, list[str]]]:
+        """Every version of the files that any branch, tag, experiment or stash reaches.
+
+        Returns:
+            {path: {blob id: the commits that introduced it or whose tip still has it, newest first}}
+        """
+        stashed = self.git("log", "--walk-reflogs", "--format=%H", "refs/stash").split() if self._has("refs/stash") else []
+        log = self.git(
+            *("-c", "core.quotePath=false", "log", "--all", *stashed, "--no-show-signature", "-m", "--root", "--format=%x00%H"),
+            *("--raw", "--no-abbrev", "--no-renames", "--", *patterns),
+        )
+        found: dict[str, dict[str, list[str]]] = {}
         for chunk in log.split("\0")[1:]:
             commit, *changes = chunk.split("\n")
             for change in changes:
-                facts = change.split()
-                if len(facts) >= 5 and set(facts[3]) != {"0"} and commit not in found.setdefault(facts[3], []):
-                    found[facts[3]].append(commit)
+                facts, _, path = change.partition("\t")
+                if path and set(blob := facts.split()[3]) != {"0"}:
+                    _append(found.setdefault(path, {}).setdefault(blob, []), commit)
+        listing = self.git("for-each-ref", "--format=%(objectname) %(*objectname)", "refs/heads", "refs/tags", "refs/exps")
+        tips = [line.split()[-1] for line in listing.splitlines()]
+        asked = [(path, tip) for path in found for tip in dict.fromkeys(tips)]
+        for (path, tip), there in zip(asked, self._blob_ids(f"{tip}:{path}" for path, tip in asked), strict=True):
+            if there is not None:
+                _append(found[path].setdefault(there, []), tip)
         return found
+
+    def _blob_ids(self, names: Iterable[str]) -> list[str | None]:
+        """Object ids of `COMMIT:PATH` names in one git process; None for those that do not exist."""
+        lines = _output(["git", "cat-file", "--batch-check"], self.root, "".join(f"{name}\n" for name in names)).splitlines()
+        return [None if line.endswith(" missing") else line.split()[0] for line in lines]
+
+    def _has(self, reference: str) -> bool:
+        return bool(self.git("for-each-ref", reference))
 
     # -- DVC ---------------------------------------------------------------------------------------------------------------
 
@@ -365,16 +387,15 @@ def _end_group(process: subprocess.Popen[str]) -> None:
             process.wait(seconds)
 
 
-def _output(command: list[str], root: Path) -> str:
+def _append(values: list[str], value: str) -> None:
+    if value not in values:
+        values.append(value)
+
+
+def _output(command: list[str], root: Path, given: str = "") -> str:
     try:
         done = subprocess.run(
-            command,
-            cwd=root,
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="surrogateescape",
+            command, cwd=root, env=environment(), input=given, capture_output=True, text=True, errors="surrogateescape"
         )
     except FileNotFoundError as error:
         raise RepositoryError(

@@ -1,0 +1,430 @@
+"""Run a past experiment again and say whether it came out the same. The working tree is never touched.
+
+A clone at the revision gets the recorded source data, every byte hashed on the way, and a DVC cache of its own that is empty:
+outputs are computed, never checked out, and a damaged object of the shared cache cannot get into the comparison (DVC links an
+output to the object of its hash when there is one). Outputs are hashed here, not read from DVC's state.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from dagobert import events, files
+from dagobert.differences import difference
+from dagobert.errors import DagobertError, DamagedObjectError, RepositoryError
+from dagobert.lockfile import Entry, Lock, StageFlags, StageRecord, flatten
+from dagobert.objects import md5_path, relative_files
+from dagobert.record import record_faults
+from dagobert.repository import Repository, stream
+from dagobert.verdicts import Fault, FileResult, MetricResult, Report, StageResult, compare_metrics, differing, judge
+
+REPORTS = Path(".dagobert/reproductions")
+LINEAGE = "dagobert.json"
+REQUIREMENTS = "requirements.lock"
+_RUNNING = re.compile(r"Running stage '([^']+)'")
+_LAST_WORDS = 12  # lines of a failed stage that are shown
+_WORDS_KEPT = 200
+_DIFFERENCES = 8  # files of one output whose difference is told
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may ask of `reproduce`.
+
+    Attributes:
+        fetch: get the data from its source again, although the recorded snapshot is in the cache.
+        pull: get what is missing or damaged from the DVC remote.
+        keep: leave the clone where it is.
+        tolerances: absolute, by the last part of a metric's name.
+    """
+
+    fetch: bool = False
+    pull: bool = False
+    keep: bool = False
+    tolerances: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class _Work:
+    """What is known of the revision, and what is found on the way."""
+
+    repository: Repository
+    revision: str
+    commit: str
+    lock: Lock
+    graph: dict[str, StageFlags]
+    faults: list[Fault]
+    notes: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    gaps: dict[str, list[str]] = field(default_factory=dict)  # source stage → what of its snapshot is missing or damaged
+
+
+def reproduce(repository: Repository, revision: str, options: Options | None = None) -> Report:
+    """Run a revision again and judge the result. Only a revision that does not exist is an error; the rest is in the report.
+
+    Raises:
+        RepositoryError: no commit, tag, branch or experiment is called `revision`.
+    """
+    options = options or Options()
+    commit = repository.resolve(revision)
+    try:
+        work = _Work(
+            repository, revision, commit, repository.lock(commit), repository.graph(commit), record_faults(repository, commit)
+        )
+    except RepositoryError as error:
+        return Report(revision, commit, "cannot run", missing=(str(error),))
+    events.say(f"{revision} is commit {commit[:10]}, {len(work.lock.stages)} stages recorded")
+    work.missing += _unrecorded(work)
+    packages = environment_differences(repository, commit)
+    inputs, sources = _inputs(work, options)
+    report = Report(revision, commit, "cannot run", environment=packages, faults=tuple(work.faults))
+    if work.missing:
+        return replace(report, missing=tuple(work.missing), notes=tuple(work.notes))
+    with repository.clone(commit, share_cache=False, keep=options.keep) as clone:
+        if options.keep:
+            work.notes.append(f"the clone is kept in {clone.root}")
+        try:
+            for entry in inputs:
+                repository.cache.restore(entry, clone.root / entry.path)
+        except DamagedObjectError as error:
+            return replace(report, missing=(str(error),), notes=tuple(work.notes))
+        stages = _run(work, clone, sources)
+        return _report(work, report, clone, stages, options)
+
+
+def _unrecorded(work: _Work) -> Iterator[str]:
+    for name in work.graph:
+        if not any(recorded.partition("@")[0] == name for recorded in work.lock.stages):
+            yield f"stage {name} has no record in dvc.lock at {work.commit[:10]}: it had not run when this was committed"
+
+
+def _inputs(work: _Work, options: Options) -> tuple[list[Entry], list[str]]:
+    """Source data that is taken from the cache after hashing it, and the stages it stands for.
+
+    A stage whose outputs are all persisted keeps a snapshot of something outside (`fetch`); the snapshot is the experiment's
+    input. Where it is missing or damaged, the stage is run, and what it gets is compared like any output.
+    """
+    taken: list[Entry] = []
+    sources: list[str] = []
+    for name, flags in work.graph.items():
+        stage = work.lock.stages.get(name)
+        if stage is None or not stage.outs or options.fetch or not all(out.path in flags.persisted for out in stage.outs):
+            continue
+        faults = [fault for out in stage.outs for fault in _checked(work, out, options)]
+        if faults:
+            work.gaps[name] = [f"{fault}; {name} is run again instead" for fault in faults]
+            work.notes += work.gaps[name]
+        else:
+            taken += stage.outs
+            sources.append(name)
+    for entry in work.repository.data_files(work.commit):
+        work.missing += _checked(work, entry, options)
+        taken.append(entry)
+    if taken and not work.missing:
+        events.say(f"source data: {', '.join(entry.path for entry in taken)}: every byte as recorded")
+    return taken, sources
+
+
+def _checked(work: _Work, entry: Entry, options: Options) -> list[str]:
+    faults = _faults(work.repository, entry)
+    if faults and options.pull:
+        _pull(work, entry)
+        faults = _faults(work.repository, entry)
+    where = ", ".join(f"{name} ({url})" for name, url in work.repository.remotes.items())
+    hint = f"it may be had from the remote {where}: --pull" if where else "no DVC remote is set: ask who made it for a copy"
+    return [f"{path} ({md5[:10]}) is {state} in the cache; {hint}" for path, state, md5 in faults]
+
+
+def _faults(repository: Repository, entry: Entry) -> list[tuple[str, str, str]]:
+    """(path, missing or damaged, hash) of what is wrong with an entry in the cache."""
+    listing = (
+        {} if not entry.is_directory or repository.cache.state(entry.md5) != "whole" else repository.cache.listing(entry.md5)
+    )
+    states = repository.cache.faults(entry)
+    return [(path, state, listing.get(path[len(entry.path) + 1 :], entry.md5)) for path, state in states.items()]
+
+
+def _pull(work: _Work, entry: Entry) -> None:
+    """Get an entry from the remote into the shared cache; damaged objects are set aside first, or DVC would keep them."""
+    from dagobert.fsck import set_aside
+
+    cache = work.repository.cache
+    for _, state, md5 in _faults(work.repository, entry):
+        if state == "damaged":
+            set_aside(work.repository, cache.path(md5))
+    with work.repository.clone(work.commit, share_cache=True) as clone:
+        try:
+            clone.dvc("fetch", entry.path)
+        except RepositoryError as error:
+            work.notes.append(f"pulling {entry.path} failed: {str(error).splitlines()[-1]}")
+
+
+def environment_differences(repository: Repository, commit: str) -> dict[str, tuple[str, str | None]]:
+    """Packages that were locked at a commit and are installed here in another version, or not: {name: (locked, installed)}."""
+    content = repository.read(commit, REQUIREMENTS)
+    found: dict[str, tuple[str, str | None]] = {}
+    for line in (content or b"").decode().splitlines():
+        name, separator, version = line.partition("#")[0].strip().partition("==")
+        if not separator:
+            continue
+        version = version.partition(";")[0].strip()
+        try:
+            installed: str | None = importlib.metadata.version(name.partition("[")[0])
+        except importlib.metadata.PackageNotFoundError:
+            installed = None
+        if installed is None or installed.partition("+")[0] != version.partition("+")[0]:
+            found[name] = (version, installed)
+    return found
+
+
+def _run(work: _Work, clone: Repository, sources: list[str]) -> tuple[StageResult, ...]:
+    """Run every stage that is not a source, in order; compare each one's outputs as soon as it is done."""
+    names = [name for name in work.lock.order() if name.partition("@")[0] in work.graph]
+    results = {name: _compare(work.lock.stages[name], clone, "input") for name in sources}
+    todo = [name for name in names if name not in sources]
+    watch = _Watch(lambda name, seconds: results.__setitem__(name, _finished(work, clone, name, seconds)))
+    command = ["dvc", "--wait-for-lock", "repro", "--single-item", "--force", "--no-run-cache", "--no-commit", *todo]
+    code = stream(command, clone.root, watch.line) if todo else 0
+    watch.end(failed=code != 0)
+    if code != 0:
+        failed = watch.current or todo[0]
+        results[failed] = StageResult(failed, "failed", watch.seconds, words=tuple(watch.words[-_LAST_WORDS:]))
+    return tuple(results.get(name) or StageResult(name, "not run") for name in names)
+
+
+class _Watch:
+    """Reads DVC's output: which stage runs, and what it says."""
+
+    def __init__(self, on_done: Callable[[str, float], None]) -> None:
+        self.current: str | None = None
+        self.words: list[str] = []
+        self._on_done = on_done
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """How long the current stage has been running."""
+        return time.monotonic() - self._started
+
+    def line(self, line: str) -> None:
+        """One line of DVC's output."""
+        if match := _RUNNING.match(line):
+            self.end(failed=False)
+            self.current, self._started, self.words = match[1], time.monotonic(), []
+        elif line:
+            self.words = [*self.words[-_WORDS_KEPT:], line]
+
+    def end(self, *, failed: bool) -> None:
+        """The current stage has ended."""
+        if self.current is not None and not failed:
+            self._on_done(self.current, self.seconds)
+
+
+def _finished(work: _Work, clone: Repository, name: str, seconds: float) -> StageResult:
+    result = _compare(work.lock.stages[name], clone, None)
+    same = sum(file.same for file in result.files)
+    events.say(f"{name}: {result.outcome} ({same} of {len(result.files)} outputs as recorded) in {events.duration(seconds)}")
+    return replace(result, seconds=round(seconds, 3))
+
+
+def _compare(stage: StageRecord, clone: Repository, outcome: Any) -> StageResult:
+    results = []
+    for out in stage.outs:
+        path = clone.root / out.path
+        results.append(FileResult(out.path, out.md5, md5_path(path) if path.exists() else None))
+    same = all(result.same for result in results)
+    return StageResult(stage.name, outcome or ("identical" if same else "different"), None, tuple(results))
+
+
+def _report(work: _Work, report: Report, clone: Repository, stages: tuple[StageResult, ...], options: Options) -> Report:
+    recorded = _Recorded(work, clone.root.with_name(f"{clone.root.name}.recorded"))
+    try:
+        told = tuple(replace(stage, files=tuple(_how(recorded, clone, file) for file in stage.files)) for stage in stages)
+        before, after = recorded.fingerprint(), _fingerprint_of(clone.root, work.lock)
+        fingerprint = {} if before is None or after is None else differing(flatten(before), flatten(after))
+        if before is None and any(stage.outcome == "different" for stage in stages):
+            work.notes.append("the recorded fingerprint cannot be read: the recorded model is not in the cache. Try --pull.")
+        metrics = tuple(_metrics(recorded, clone, work.graph, options))
+        training = _training(work.lock)
+        verdict, first = judge(told, training, metrics, fingerprint, report.faults)
+        work.notes += _damage(work)
+        causes = tuple(_causes(work, report, first, fingerprint, training)) if verdict != "identical" else ()
+    finally:
+        recorded.remove()
+    return replace(
+        report,
+        verdict=verdict,
+        stages=told,
+        metrics=metrics,
+        fingerprint=fingerprint,
+        first=first,
+        causes=causes,
+        missing=tuple(work.gaps.get(first or "", ())) if verdict == "cannot run" else (),
+        notes=tuple(work.notes),
+    )
+
+
+class _Recorded:
+    """The recorded bytes of outputs, taken from the cache or from git into a directory of their own."""
+
+    def __init__(self, work: _Work, folder: Path) -> None:
+        self._work, self._folder = work, folder
+        self._problems: dict[str, str] = {}
+
+    def path(self, name: str) -> Path | None:
+        """Where the recorded bytes of an output lie; None where they cannot be had (`problem` says why)."""
+        target = self._folder / name
+        if target.exists():
+            return target
+        entry = self._work.lock.outs[name]
+        try:
+            if any(name in flags.uncached for flags in self._work.graph.values()):
+                self._from_git(name, target)
+            else:
+                self._work.repository.cache.restore(entry, target)
+            if md5_path(target) != entry.md5:
+                raise DamagedObjectError(f"{name} at {self._work.commit[:10]} is not what dvc.lock recorded.")
+        except DagobertError as error:
+            self._problems[name] = str(error)
+            return None
+        return target
+
+    def problem(self, name: str) -> str:
+        """Why an output's recorded bytes cannot be had."""
+        return self._problems.get(name, "")
+
+    def fingerprint(self) -> dict[str, Any] | None:
+        """What the recorded bytes depended on, as far as it was written down."""
+        for name in self._work.lock.outs:
+            if _may_hold_fingerprint(name, self._work.lock) and (path := self.path(name)) is not None:
+                found = _fingerprint_in(path)
+                if found is not None:
+                    return found
+        return None
+
+    def remove(self) -> None:
+        """Delete the copies."""
+        import shutil
+
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _from_git(self, name: str, target: Path) -> None:
+        repository, commit = self._work.repository, self._work.commit
+        names = list(repository.files(commit, name))
+        if not names:
+            raise RepositoryError(f"{name} is not in commit {commit[:10]}.")
+        for file, content in zip(names, repository.read_many(f"{commit}:{file}" for file in names), strict=True):
+            path = target.parent / Path(file).relative_to(Path(name).parent)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content or b"")
+
+
+def _how(recorded: _Recorded, clone: Repository, file: FileResult) -> FileResult:
+    if file.same:
+        return file
+    if file.now is None:
+        return replace(file, how=("was not made",))
+    before, after = recorded.path(file.path), clone.root / file.path
+    if before is None:
+        return replace(file, how=(f"how it differs cannot be told: {recorded.problem(file.path)}",))
+    if not after.is_dir():
+        return replace(file, how=tuple(difference(before, after)))
+    return replace(file, how=tuple(_directory_difference(before, after)))
+
+
+def _directory_difference(before: Path, after: Path) -> Iterator[str]:
+    old, new = relative_files(before), relative_files(after)
+    for verb, names in (("is gone", [n for n in old if n not in new]), ("is new", [n for n in new if n not in old])):
+        if names:
+            yield f"{names[0]} {verb}" + (f", and {len(names) - 1} more" if len(names) > 1 else "")
+    differing_files = 0
+    for name in old:
+        if name in new and (found := difference(before / name, after / name)):
+            differing_files += 1
+            if differing_files <= _DIFFERENCES:
+                yield f"{name}: {'; '.join(found)}"
+    if differing_files > _DIFFERENCES:
+        yield f"{differing_files - _DIFFERENCES} more files differ"
+
+
+def _may_hold_fingerprint(name: str, lock: Lock) -> bool:
+    return name.endswith(".json") or lock.outs[name].is_directory
+
+
+def _fingerprint_in(path: Path) -> dict[str, Any] | None:
+    file = path / LINEAGE if path.is_dir() else path
+    if not file.is_file():
+        return None
+    try:
+        values = files.read_json(file)
+    except ValueError:
+        return None
+    found = values.get("fingerprint") if isinstance(values, dict) else None
+    return found if isinstance(found, dict) else None
+
+
+def _fingerprint_of(root: Path, lock: Lock) -> dict[str, Any] | None:
+    for name in lock.outs:
+        if _may_hold_fingerprint(name, lock) and (found := _fingerprint_in(root / name)) is not None:
+            return found
+    return None
+
+
+def _training(lock: Lock) -> frozenset[str]:
+    """The stage whose bytes depend on the machine, and all it feeds."""
+    return frozenset(lock.downstream("train")) if "train" in lock.stages else frozenset()
+
+
+def _metrics(recorded: _Recorded, clone: Repository, graph: dict[str, StageFlags], options: Options) -> Iterator[MetricResult]:
+    for name in (path for flags in graph.values() for path in flags.metrics):
+        before, after = recorded.path(name), clone.root / name
+        if before is not None:
+            now = flatten(files.read_json(after)) if after.is_file() else None
+            yield from compare_metrics(flatten(files.read_json(before)), now, options.tolerances)
+
+
+def _damage(work: _Work) -> Iterator[str]:
+    """Recorded outputs whose object in the cache is damaged: the run did not need them, but their owner wants to know."""
+    uncached = frozenset().union(*(flags.uncached for flags in work.graph.values()))
+    told = {out.path for name in work.gaps for out in work.lock.stages[name].outs}
+    for entry in work.lock.outs.values():
+        if entry.path not in uncached | told:
+            for path, state, md5 in _faults(work.repository, entry):
+                if state == "damaged":
+                    yield f"the cache's copy of {path} ({md5[:10]}) is damaged; this run did not use it. See `dagobert fsck`."
+
+
+def _causes(
+    work: _Work, report: Report, first: str | None, fingerprint: dict[str, tuple[Any, Any]], training: frozenset[str]
+) -> Iterator[str]:
+    """Why the first stage differs, likeliest first."""
+    if first is None:
+        return
+    feeding = {name for name in work.lock.stages if first in work.lock.downstream(name)}
+    found = False
+    for fault in report.faults:
+        if fault.stage in feeding and fault.kind != "file":
+            found = True
+            yield fault.text
+    if first in training and fingerprint:
+        found = True
+        shown = [f"{name} was {before}, is {after}" for name, (before, after) in fingerprint.items()]
+        yield f"the fingerprint differs: {'; '.join(shown[:6])}" + (f" and {len(shown) - 6} more" if len(shown) > 6 else "")
+    if report.environment:
+        found = True
+        shown = [f"{name} {then} then, {now or 'missing'} now" for name, (then, now) in report.environment.items()]
+        yield f"other packages than were locked: {', '.join(shown[:6])}" + (
+            f" and {len(shown) - 6} more" if len(shown) > 6 else ""
+        )
+    if not found:
+        outside = "the source gives other bytes today, or " if work.graph[first.partition("@")[0]].persisted else ""
+        yield (
+            f"nothing that was recorded explains it: commit, parameters, inputs and packages are the same. {outside}"
+            f"{first} depends on something that is not tracked. Run it twice: dagobert reproduce {report.revision} --keep"
+        )

@@ -1,0 +1,298 @@
+"""Each plant is told as what it is: identical, within tolerance, different (where, how, why), or cannot run."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dagobert.errors import RepositoryError
+from dagobert.reproduction import Options, reproduce
+from dagobert.verdicts import Report, StageResult
+from tests.reproduce import toy
+
+
+def told(root: Path, revision: str = "HEAD", options: Options | None = None) -> Report:
+    """Reproduce, and hold that the working tree, the index and the refs are as they were."""
+    before = (
+        toy.contents(root),
+        toy.git(root, "status", "--porcelain"),
+        toy.git(root, "for-each-ref"),
+        toy.git(root, "diff"),
+    )
+    report = reproduce(toy.repository(root), revision, options)
+    after = (
+        toy.contents(root),
+        toy.git(root, "status", "--porcelain"),
+        toy.git(root, "for-each-ref"),
+        toy.git(root, "diff"),
+    )
+    assert after == before
+    assert not list((root / ".dagobert/clones").glob("*"))
+    return report
+
+
+def stage(report: Report, name: str) -> StageResult:
+    return next(stage for stage in report.stages if stage.name == name)
+
+
+def cache_object(root: Path, out: str, inside: str | None = None) -> Path:
+    repository = toy.repository(root)
+    lock = repository.lock_here()
+    assert lock is not None
+    entry = lock.outs[out]
+    return repository.cache.path(repository.cache.listing(entry.md5)[inside] if inside else entry.md5)
+
+
+def gone_source(root: Path) -> None:
+    """The source a revision names exists no longer: it lies elsewhere, and the record was made from there."""
+    path = root.parent / "elsewhere.csv"
+    path.write_text(toy.source_text(salt=3))
+    toy.set_param(root, "data", "source", str(path))
+    toy.repro(root)
+    toy.commit(root, "Another source")
+    path.unlink()
+
+
+def test_identical_twice(toy_root: Path) -> None:
+    for _ in range(2):
+        report = told(toy_root)
+        assert (report.verdict, report.exit_code) == ("identical", 0)
+        assert [s.outcome for s in report.stages] == ["input", *["identical"] * 6]
+        assert not report.notes
+        assert not report.faults
+
+
+def test_a_changed_byte_in_the_working_tree_is_not_read_and_fetching_again_is_compared(toy_root: Path) -> None:
+    for path in ("data/raw/source.csv", "data/tokens/part-00000.json", "models/finetuned/model.safetensors"):
+        toy.flip(toy_root / path)
+    report = told(toy_root, options=Options(fetch=True))
+    assert report.verdict == "identical"
+    assert stage(report, "fetch").outcome == "identical"
+
+
+def test_a_changed_byte_in_the_cached_source_is_named_and_got_again(toy_root: Path) -> None:
+    path = cache_object(toy_root, "data/raw", "source.csv")
+    toy.flip(path, at=20)
+    report = told(toy_root)
+    assert report.verdict == "identical"
+    assert stage(report, "fetch").outcome == "identical"
+    assert any("data/raw/source.csv" in note and "damaged in the cache; no DVC remote is set" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("plant", ["flipped", pytest.param("missing", marks=pytest.mark.slow)])
+def test_source_data_that_is_nowhere_whole(toy_root: Path, plant: str) -> None:
+    gone_source(toy_root)
+    path = cache_object(toy_root, "data/raw", "source.csv")
+    toy.flip(path, at=20) if plant == "flipped" else path.unlink()
+    report = told(toy_root)
+    assert (report.verdict, report.exit_code, report.first) == ("cannot run", 2, "fetch")
+    assert any(
+        "data/raw/source.csv" in note and f"is {'damaged' if plant == 'flipped' else 'missing'}" in note
+        for note in report.notes
+    )
+    assert report.missing == report.notes
+    assert "elsewhere.csv: no such file" in "\n".join(stage(report, "fetch").words)
+    assert stage(report, "train").outcome == "not run"
+
+
+def test_a_source_that_changed_its_mind(toy_root: Path) -> None:
+    path = toy_root.parent / "elsewhere.csv"
+    gone_source(toy_root)
+    assert told(toy_root).verdict == "identical"  # its snapshot is whole
+    path.write_text(toy.source_text(salt=4))
+    report = told(toy_root, options=Options(fetch=True))
+    assert (report.verdict, report.exit_code, report.first) == ("different", 1, "fetch")
+    assert "source.csv: 61 lines; the first that differs is line 2" in stage(report, "fetch").files[0].how[0]
+    assert "the source gives other bytes today" in report.causes[0]
+
+
+def test_a_cache_object_that_is_computed_anyway(toy_root: Path) -> None:
+    toy.flip(cache_object(toy_root, "data/tokens", "part-00000.json"), at=3)
+    toy.flip(cache_object(toy_root, "models/finetuned", "model.safetensors"), at=3)
+    cache_object(toy_root, "data/splits.json").unlink()
+    report = told(toy_root)
+    assert report.verdict == "identical"
+    first, second = report.notes
+    assert "the cache's copy of data/tokens/part-00000.json" in first
+    assert "the cache's copy of models/finetuned/model.safetensors" in second
+
+
+def test_a_changed_line_of_code(toy_root: Path) -> None:
+    code = toy_root / "code/tokenize.py"
+    code.write_text(code.read_text().replace("len(word)", "len(word) + 1"))
+    toy.commit(toy_root, "Change the code, run nothing")
+    report = told(toy_root)
+    assert (report.verdict, report.exit_code, report.first) == ("different", 1, "tokenize")
+    assert report.causes[0].startswith("tokenize: code/tokenize.py at this commit")
+    assert stage(report, "clean").outcome == "identical"
+    assert stage(report, "split").outcome == "identical"
+    assert stage(report, "tokenize").files[0].how[0].startswith("part-00000.json: ")
+
+
+def test_a_changed_comment_is_named_and_changes_nothing(toy_root: Path) -> None:
+    with (toy_root / "code/split.py").open("a") as file:
+        file.write("# no effect\n")
+    toy.commit(toy_root, "A comment")
+    report = told(toy_root)
+    assert report.verdict == "identical"
+    assert [fault.kind for fault in report.faults] == ["code"]
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value", "first"),
+    [("clean", "lower", False, "clean"), pytest.param("split", "seed", 43, "split", marks=pytest.mark.slow)],
+)
+def test_a_changed_parameter_or_seed(toy_root: Path, section: str, name: str, value: object, first: str) -> None:
+    toy.set_param(toy_root, section, name, value)
+    toy.commit(toy_root, "Change a parameter, run nothing")
+    report = told(toy_root)
+    assert (report.verdict, report.first) == ("different", first)
+    assert f"{section}.{name} is {value!r} in params.yaml, and was " in report.causes[0]
+
+
+def test_another_seed_and_the_how_names_tensors(toy_root: Path) -> None:
+    toy.set_param(toy_root, "train", "seed", 7)
+    toy.commit(toy_root, "Change a parameter, run nothing")
+    report = told(toy_root)
+    assert (report.verdict, report.first) == ("different", "train")
+    assert "train.seed is 7 in params.yaml, and was 42" in report.causes[0]
+    (model, _) = stage(report, "train").files
+    assert any("train.seed: 42 → 7" in how for how in model.how)
+    assert any("model.safetensors: 2 of 2 tensors differ, first encoder: largest difference" in how for how in model.how)
+
+
+@pytest.mark.parametrize(("variable", "value", "entry"), [("TOY_THREADS", "2", "threads"), ("TOY_TORCH", "2.14.0", "torch")])
+def test_another_machine_is_within_tolerance(
+    toy_root: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, entry: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    report = told(toy_root)
+    assert (report.verdict, report.exit_code, report.first) == ("within tolerance", 0, "train")
+    assert list(report.fingerprint) == [entry]
+    assert str(report.fingerprint[entry][1]) == value
+    assert all(metric.within for metric in report.metrics)
+
+
+def test_another_machine_with_other_figures_is_different(toy_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY_THREADS", "300000")
+    report = told(toy_root)
+    assert (report.verdict, report.first) == ("different", "train")
+    assert "the fingerprint differs: threads was 1, is 300000" in report.causes[0]
+
+
+def test_another_parameter_on_another_machine_is_never_within_tolerance(
+    toy_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOY_THREADS", "2")
+    toy.set_param(toy_root, "train", "learning_rate", 0.00010000001)
+    toy.commit(toy_root, "Nearly the same")
+    report = told(
+        toy_root, options=Options(tolerances=dict.fromkeys(["accuracy", "accuracy_low", "accuracy_high", "log_loss"], 9.0))
+    )
+    assert report.verdict == "different"
+    assert "train.learning_rate" in report.causes[0]
+
+
+def test_a_lock_that_was_written_by_hand(toy_root: Path) -> None:
+    lock = toy_root / "dvc.lock"
+    digest = toy.repository(toy_root).lock("HEAD").outs["data/splits.json"].md5
+    lock.write_text(lock.read_text().replace(digest, "f" * 32, 1))  # one of the three places it stands in
+    toy.commit(toy_root, "Nobody will notice")
+    report = told(toy_root)
+    assert report.verdict == "different"
+    assert any(fault.kind == "chain" for fault in report.faults)
+
+
+def test_figures_that_were_written_by_hand(toy_root: Path) -> None:
+    path = toy_root / "reports/metrics.json"
+    path.write_text(path.read_text().replace('"ece": 0.02', '"ece": 0.01'))
+    toy.commit(toy_root, "Better")
+    report = told(toy_root)
+    assert report.verdict == "identical"  # what dvc.lock recorded is what comes out …
+    assert [
+        fault.text for fault in report.faults if "reports/metrics.json at this commit" in fault.text
+    ]  # … and this is not it
+
+
+def test_nothing_recorded(toy_root: Path) -> None:
+    (toy_root / "dvc.lock").unlink()
+    toy.commit(toy_root, "Without a record")
+    report = told(toy_root)
+    assert (report.verdict, report.exit_code) == ("cannot run", 2)
+    assert "holds no dvc.lock" in report.missing[0]
+
+
+def test_a_revision_that_does_not_exist(toy_root: Path) -> None:
+    with pytest.raises(RepositoryError, match="no commit, tag, branch or experiment has this name"):
+        told(toy_root, "nonsense")
+
+
+def test_a_stage_that_fails_today(toy_root: Path) -> None:
+    toy.set_param(toy_root, "split", "seed", "x")
+    code = toy_root / "code/train.py"
+    code.write_text(code.read_text() + "sys.exit('no memory left')\n")
+    toy.commit(toy_root, "Broken")
+    report = told(toy_root)
+    assert (report.verdict, report.first) == ("different", "split")
+    assert "no memory left" in "\n".join(stage(report, "train").words)
+    assert stage(report, "evaluate").outcome == "not run"
+
+
+def test_merged_branches(toy_root: Path) -> None:
+    toy.git(toy_root, "checkout", "--quiet", "-b", "side")
+    toy.set_param(toy_root, "split", "seed", 1)
+    toy.repro(toy_root)
+    toy.commit(toy_root, "Another split")
+    toy.git(toy_root, "checkout", "--quiet", "main")
+    toy.set_param(toy_root, "tokenize", "max_length", 4)
+    toy.dvc(toy_root, "checkout", "--quiet")
+    toy.repro(toy_root)
+    toy.commit(toy_root, "Shorter")
+    toy.git(toy_root, "merge", "--quiet", "--no-commit", "--strategy-option=ours", "side")
+    toy.git(toy_root, "checkout", "main", "--", "dvc.lock", "reports")
+    toy.commit(toy_root, "Merge, run nothing")
+    report = told(toy_root, "main")
+    assert (report.verdict, report.first) == ("different", "split")
+    assert "split.seed is 1 in params.yaml, and was 42" in report.causes[0]
+    toy.repro(toy_root)
+    toy.commit(toy_root, "Run what was merged")
+    assert [told(toy_root, revision).verdict for revision in ("main", "main~2", "side")] == ["identical"] * 3
+
+
+def test_an_experiment_made_in_a_clone(toy_root: Path) -> None:
+    repository = toy.repository(toy_root)
+    with repository.clone(toy.git(toy_root, "rev-parse", "HEAD"), share_cache=True) as clone:
+        toy.set_param(clone.root, "train", "seed", 9)
+        toy.repro(clone.root)
+        clone.save_experiment("nine", "Nine\n\nStarted-By: a test")
+        toy.git(clone.root, "push", "--quiet", "origin", "refs/exps/*:refs/exps/*")
+    report = told(toy_root, "nine")
+    assert report.verdict == "identical"
+    assert report.commit == next(e.commit for e in repository.experiments() if e.name == "nine")
+
+
+def test_data_that_was_added_by_hand(toy_root: Path) -> None:
+    (toy_root / "own").mkdir()
+    shutil.copy(toy_root / "data/raw/source.csv", toy_root / "own/source.csv")
+    for name in ("dvc.yaml", "code/clean.py"):
+        path = toy_root / name
+        path.write_text(path.read_text().replace("[data/raw,", "[own/source.csv,").replace("data/raw/", "own/"))
+    toy.dvc(toy_root, "add", "--quiet", "own/source.csv")
+    toy.repro(toy_root)
+    toy.commit(toy_root, "Own data")
+    assert told(toy_root).verdict == "identical"
+    entry = toy.repository(toy_root).data_files("HEAD")[0]
+    toy.repository(toy_root).cache.path(entry.md5).unlink()
+    report = told(toy_root)
+    assert (report.verdict, report.stages) == ("cannot run", ())
+    assert report.missing[0].startswith("own/source.csv (")
+    assert "is missing in the cache" in report.missing[0]
+
+
+def test_only_a_clean_tree_becomes_an_experiment(toy_root: Path) -> None:
+    toy.set_param(toy_root, "train", "seed", 5)
+    with pytest.raises(RepositoryError, match="not recorded: what lies here is not what the parameters"):
+        toy.repository(toy_root).save_experiment("wrong", "wrong")
+    assert toy.repository(toy_root).experiments() == []
