@@ -71,9 +71,11 @@ def precision_recall(s: Sweep) -> tuple[FloatArray, FloatArray, float]:
     return recall[keep], precision[keep], average
 
 
-def drawn_classes(support: IntArray, n: int) -> list[int]:
-    """Classes that have a curve: of two the second, of more all; none that has no test row, or has them all."""
-    candidates = [1] if len(support) == 2 else range(len(support))
+def drawn_classes(support: IntArray, n: int, multi: bool = False) -> list[int]:
+    """Classes that have a curve: of two that exclude each other the second, else all. None that has no
+    test row, or has them all.
+    """
+    candidates = [1] if len(support) == 2 and not multi else range(len(support))
     return [c for c in candidates if 0 < support[c] < n]
 
 

@@ -21,6 +21,7 @@ from dagobert.slices import Slice, category_groups, length_groups, slice_scores
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,17 @@ class TestRows:
     __test__ = False  # not a test class
 
     row_ids: IntArray
-    labels: IntArray
+    answers: BoolArray  # (N, C): the labels of a row; exactly one where the problem is single-label
     texts: Sequence[str]
     tokens: IntArray  # before truncation
     source_files: Sequence[str]
     source_lines: IntArray
+
+    @property
+    def labels(self) -> IntArray:
+        """The label of each row, shape (N,), where each has one."""
+        ids: IntArray = self.answers.argmax(axis=1).astype(np.int64)
+        return ids
 
 
 @dataclass(frozen=True)
@@ -49,13 +56,14 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything known about the model after its test. Shapes: `p` (N, C), `predicted` and `correct` (N,)."""
+    """Everything known about the model after its test. Shapes: `p` and `chosen` (N, C), `correct` (N,)."""
 
     names: tuple[str, ...]
+    multi: bool
     rows: TestRows
     p: FloatArray
-    predicted: IntArray
-    correct: NDArray[np.bool_]
+    chosen: BoolArray
+    correct: BoolArray
     scores: Scores
     reliability: Reliability
     majority_share: float
@@ -65,12 +73,25 @@ class Evaluation:
     comparison: PairedComparison | None
     calibration: Calibration | None
 
+    @property
+    def predicted(self) -> IntArray:
+        """The predicted class of each row, shape (N,), where each has one."""
+        ids: IntArray = self.chosen.argmax(axis=1).astype(np.int64)
+        return ids
+
+    @property
+    def confidence(self) -> FloatArray:
+        """How sure the model is of each row's answer, shape (N,): the least sure of its labels where it may have several."""
+        sure: FloatArray = np.maximum(self.p, 1 - self.p).min(axis=1) if self.multi else self.p.max(axis=1)
+        return sure
+
 
 def judge(
     rows: TestRows,
     logits: NDArray[np.floating[Any]],
     names: Sequence[str],
     *,
+    multi: bool = False,
     max_length: int,
     level: float,
     bins: int,
@@ -84,21 +105,21 @@ def judge(
         rows: the test rows, N of them.
         logits: the model's answers, shape (N, C).
         names: what the classes are called, length C.
+        multi: whether a row may have several labels, or none.
         max_length: most tokens the model reads (for the slices by length).
         level: confidence level of every interval.
         bins: bins of the calibration error.
         resamples: bootstrap resamples.
         baseline: the baseline's answers on the same rows.
-        validation: logits (M, C) and labels (M,) of the validation rows, for the temperature.
+        validation: logits (M, C) and labels (M,) of the validation rows, for the temperature (one label a row only).
     """
-    p = metrics.softmax(logits)
-    predicted = p.argmax(axis=1).astype(np.int64)
-    correct = predicted == rows.labels
-    figures = {"level": level, "bins": bins, "resamples": resamples}
+    p = metrics.sigmoid(logits) if multi else metrics.softmax(logits)
+    chosen = choose(p, multi)
+    correct = (chosen == rows.answers).all(axis=1)
     baseline_scores = comparison = None
     if baseline is not None:
-        baseline_scores = metrics.classification_scores(rows.labels, baseline.p, **figures)  # type: ignore[arg-type]
-        right = baseline.p.argmax(axis=1) == rows.labels
+        baseline_scores = _scores(rows, baseline.p, multi, level, bins, resamples)
+        right = (choose(baseline.p, multi) == rows.answers).all(axis=1)
         comparison = compare_correct(correct, right, level=level, resamples=resamples)
     by_length, length_names = length_groups(rows.tokens, max_length)
     by_file, file_names = category_groups(rows.source_files)
@@ -107,19 +128,51 @@ def judge(
         slices["source file"] = slice_scores(by_file, file_names, correct, level)
     return Evaluation(
         names=tuple(names),
+        multi=multi,
         rows=rows,
         p=p,
-        predicted=predicted,
+        chosen=chosen,
         correct=correct,
-        scores=metrics.classification_scores(rows.labels, p, **figures),  # type: ignore[arg-type]
-        reliability=reliability(p.max(axis=1), correct, bins),
-        majority_share=float(np.bincount(rows.labels).max() / len(rows.labels)) if len(rows.labels) else 0.0,
+        scores=_scores(rows, p, multi, level, bins, resamples),
+        reliability=_reliability(rows, p, chosen, multi, bins),
+        majority_share=majority_share(rows.answers),
         slices=slices,
         baseline=baseline,
         baseline_scores=baseline_scores,
         comparison=comparison,
-        calibration=None if validation is None else _calibrate(rows.labels, logits, *validation, bins=bins),
+        calibration=None if validation is None or multi else _calibrate(rows.labels, logits, *validation, bins=bins),
     )
+
+
+def choose(p: FloatArray, multi: bool) -> BoolArray:
+    """The answer of probabilities (N, C): the largest, or with several labels a row those of one half and more."""
+    return p >= 0.5 if multi else one_hot(p.argmax(axis=1), p.shape[1])
+
+
+def one_hot(labels: IntArray, n_classes: int) -> BoolArray:
+    """Class ids (N,) to (N, C)."""
+    hot: BoolArray = labels[:, None] == np.arange(n_classes)
+    return hot
+
+
+def majority_share(answers: BoolArray) -> float:
+    """How often the most frequent answer is right; answers (N, C)."""
+    if not len(answers):
+        return 0.0
+    _, count = np.unique(answers, axis=0, return_counts=True)
+    return float(count.max() / len(answers))
+
+
+def _scores(rows: TestRows, p: FloatArray, multi: bool, level: float, bins: int, resamples: int) -> Scores:
+    if multi:
+        return metrics.multi_label_scores(rows.answers, p, level=level, bins=bins, resamples=resamples)
+    return metrics.classification_scores(rows.labels, p, level=level, bins=bins, resamples=resamples)
+
+
+def _reliability(rows: TestRows, p: FloatArray, chosen: BoolArray, multi: bool, bins: int) -> Reliability:
+    if multi:  # every label of every row is a decision
+        return reliability(np.maximum(p, 1 - p).ravel(), (chosen == rows.answers).ravel(), bins)
+    return reliability(p.max(axis=1), (chosen == rows.answers).all(axis=1), bins)
 
 
 def _calibrate(
@@ -161,5 +214,28 @@ def metrics_json(e: Evaluation, validation: dict[str, Any]) -> dict[str, Any]:
 def most_confident_mistakes(e: Evaluation, most: int) -> IntArray:
     """Positions of wrong rows, the surest first (ties in row order)."""
     wrong = np.nonzero(~e.correct)[0]
-    order = np.argsort(-e.p[wrong].max(axis=1), kind="stable")
+    # With several labels a row: the wrong label the model was surest of.
+    at_fault = e.chosen[wrong] != e.rows.answers[wrong] if e.multi else e.chosen[wrong]
+    sureness = np.where(at_fault, np.maximum(e.p[wrong], 1 - e.p[wrong]) if e.multi else e.p[wrong], 0.0).max(
+        axis=1, initial=0.0
+    )
+    order = np.argsort(-sureness, kind="stable")
     return wrong[order][:most].astype(np.int64)
+
+
+def confused_pairs(e: Evaluation) -> IntArray:
+    """Rows by (actual, predicted), shape (C+1, C+1): the confusion matrix, with a last row and column for "none".
+
+    With several labels a row, each label it has and was not given is paired with each it was given and has not.
+    """
+    n = len(e.names)
+    matrix = np.zeros((n + 1, n + 1), dtype=np.int64)
+    if e.scores.confusion is not None:
+        matrix[:n, :n] = e.scores.confusion
+        return matrix
+    missed, extra = e.rows.answers & ~e.chosen, e.chosen & ~e.rows.answers
+    missed = np.column_stack([missed, extra.any(axis=1) & ~missed.any(axis=1)])
+    extra = np.column_stack([extra, missed[:, :n].any(axis=1) & ~extra.any(axis=1)])
+    matrix = missed.astype(np.int64).T @ extra.astype(np.int64)
+    matrix[np.arange(n), np.arange(n)] = (e.rows.answers & e.chosen).sum(axis=0)
+    return matrix

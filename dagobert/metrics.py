@@ -3,6 +3,8 @@
 Everything but log-loss and calibration error is computed from the confusion matrix, so that one vectorised function serves the
 point values and the bootstrap: resampling N test rows is one multinomial draw over the matrix's cells, whatever N is.
 
+Where a row may have several labels, a row is right when all of its labels are, and the rest is counted label by label.
+
 Shapes: N rows, C classes, R resamples. Averages follow scikit-learn: a class that neither occurs nor is predicted in the test
 rows is left out of the macro means (`ClassScores.absent`), and a share of nothing is 0 (`zero_division=0`).
 """
@@ -21,6 +23,7 @@ from dagobert.calibration import expected_calibration_error
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 
 BOOTSTRAP_SEED = 20_190_602  # any fixed number: intervals must be the same bytes every time
 _CELLS_AT_ONCE = 4_000_000  # counts held at a time while resampling: 32 MB
@@ -41,7 +44,7 @@ class ClassScores:
     recall: FloatArray
     f1: FloatArray
     support: IntArray
-    absent: NDArray[np.bool_]
+    absent: BoolArray
     macro_precision: float
     macro_recall: float
     macro_f1: float
@@ -49,7 +52,7 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class Scores:
-    """All figures of one classifier on one set of rows."""
+    """All figures of one classifier on one set of rows. `confusion` is (C, C), or None with several labels a row."""
 
     n: int
     accuracy: float
@@ -59,7 +62,7 @@ class Scores:
     macro_f1_interval: Interval
     log_loss: float
     ece: float
-    confusion: IntArray
+    confusion: IntArray | None
 
 
 def softmax(logits: NDArray[np.floating[Any]]) -> FloatArray:
@@ -68,6 +71,13 @@ def softmax(logits: NDArray[np.floating[Any]]) -> FloatArray:
     shifted = shifted - shifted.max(axis=1, keepdims=True)
     exp = np.exp(shifted)
     result: FloatArray = exp / exp.sum(axis=1, keepdims=True)
+    return result
+
+
+def sigmoid(logits: NDArray[np.floating[Any]]) -> FloatArray:
+    """Probabilities of logits (N, C) that are judged one by one, computed in float64."""
+    z = np.asarray(logits, dtype=np.float64)
+    result: FloatArray = np.exp(-np.logaddexp(0.0, -z))
     return result
 
 
@@ -100,7 +110,10 @@ def confusion_matrix(actual: IntArray, predicted: IntArray, n_classes: int) -> I
 
 def class_scores(confusion: IntArray) -> ClassScores:
     """Precision, recall and F1 from a confusion matrix (C, C)."""
-    hits, actual, predicted = np.diagonal(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    return _class_scores(np.diagonal(confusion), confusion.sum(axis=1), confusion.sum(axis=0))
+
+
+def _class_scores(hits: IntArray, actual: IntArray, predicted: IntArray) -> ClassScores:
     precision, recall, f1 = _shares(hits, actual, predicted)
     absent = (actual + predicted) == 0
     return ClassScores(
@@ -151,6 +164,54 @@ def classification_scores(actual: IntArray, p: FloatArray, *, level: float, bins
     )
 
 
+def multi_label_scores(actual: BoolArray, p: FloatArray, *, level: float, bins: int, resamples: int) -> Scores:
+    """Judge a classifier that may give a row several labels: those whose probability is one half or more.
+
+    Accuracy is the share of rows with exactly the right labels; log-loss and calibration error are over all N·C decisions.
+
+    Args:
+        actual: labels, shape (N, C).
+        p: probabilities, shape (N, C).
+        level: confidence level of the intervals.
+        bins: bins of the expected calibration error.
+        resamples: bootstrap resamples behind the intervals of F1.
+    """
+    n = len(p)
+    chosen = p >= 0.5
+    right = int((chosen == actual).all(axis=1).sum())
+    hits = (chosen & actual).sum(axis=0)
+    f1_intervals, macro_interval = bootstrap_f1_rows(actual, chosen, level=level, resamples=resamples)
+    certain = np.maximum(p, 1 - p).ravel()
+    eps = np.finfo(np.float64).eps
+    loss = -np.log(np.clip(np.where(actual, p, 1 - p), eps, 1.0))
+    return Scores(
+        n=n,
+        accuracy=right / n if n else 0.0,
+        accuracy_interval=wilson_interval(right, n, level),
+        classes=_class_scores(hits, actual.sum(axis=0), chosen.sum(axis=0)),
+        f1_intervals=f1_intervals,
+        macro_f1_interval=macro_interval,
+        log_loss=float(loss.mean()) if n else 0.0,
+        ece=expected_calibration_error(certain, (chosen == actual).ravel(), bins),
+        confusion=None,
+    )
+
+
+def bootstrap_f1_rows(
+    actual: BoolArray, chosen: BoolArray, *, level: float, resamples: int
+) -> tuple[tuple[Interval, ...], Interval]:
+    """As `bootstrap_f1`, for rows with several labels: each row gets a multinomial weight. Shapes (N, C)."""
+    n, n_classes = actual.shape
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    hits, truth, given = (x.astype(np.float64) for x in (actual & chosen, actual, chosen))
+    at_once = max(1, _CELLS_AT_ONCE // max(n, 1))
+    drawn = []
+    for start in range(0, resamples if n else 0, at_once):
+        weights = rng.multinomial(n, np.full(n, 1 / n), size=min(at_once, resamples - start)).astype(np.float64)
+        drawn.append((weights @ hits, weights @ truth, weights @ given))
+    return _f1_intervals(drawn, n_classes, level)
+
+
 def bootstrap_f1(confusion: IntArray, *, level: float, resamples: int) -> tuple[tuple[Interval, ...], Interval]:
     """Percentile bootstrap intervals of each class's F1 and of the macro F1 (Efron and Tibshirani 1993, chapter 13).
 
@@ -165,22 +226,28 @@ def bootstrap_f1(confusion: IntArray, *, level: float, resamples: int) -> tuple[
     """
     n_classes, n = len(confusion), int(confusion.sum())
     if n == 0:
-        return (Interval(0.0, 1.0),) * n_classes, Interval(0.0, 1.0)
+        return _f1_intervals([], n_classes, level)
     row, column = np.nonzero(confusion)
     share = confusion[row, column] / n
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     one = np.eye(n_classes)
-    per_class: list[FloatArray] = []
-    macro: list[FloatArray] = []
     at_once = max(1, _CELLS_AT_ONCE // len(share))
+    drawn = []
     for start in range(0, resamples, at_once):
         counts = rng.multinomial(n, share, size=min(at_once, resamples - start))  # (r, cells)
-        actual, predicted = counts @ one[row], counts @ one[column]
-        hits = counts @ (one[row] * (row == column)[:, None])
-        f1 = _shares(hits, actual, predicted)[2]
-        present = (actual + predicted) > 0
-        per_class.append(f1)
-        macro.append(f1.sum(axis=1) / np.maximum(present.sum(axis=1), 1))
+        drawn.append((counts @ (one[row] * (row == column)[:, None]), counts @ one[row], counts @ one[column]))
+    return _f1_intervals(drawn, n_classes, level)
+
+
+Counts = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]  # hits, actual, predicted: (r, C) each
+
+
+def _f1_intervals(drawn: list[Counts], n_classes: int, level: float) -> tuple[tuple[Interval, ...], Interval]:
+    if not drawn:
+        return (Interval(0.0, 1.0),) * n_classes, Interval(0.0, 1.0)
+    per_class = [_shares(*counts)[2] for counts in drawn]
+    present = [((actual + predicted) > 0).sum(axis=1) for _, actual, predicted in drawn]
+    macro = [f1.sum(axis=1) / np.maximum(k, 1) for f1, k in zip(per_class, present, strict=True)]
     tails = [(1 - level) / 2, (1 + level) / 2]
     ends = np.quantile(np.concatenate(per_class), tails, axis=0)
     low, high = np.quantile(np.concatenate(macro), tails)
@@ -241,5 +308,5 @@ def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> FloatArray:
     return result
 
 
-def _mean_present(values: FloatArray, absent: NDArray[np.bool_]) -> float:
+def _mean_present(values: FloatArray, absent: BoolArray) -> float:
     return float(values[~absent].mean()) if not absent.all() else 0.0

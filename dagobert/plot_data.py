@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dagobert import curves, plots
-from dagobert.evaluation import Evaluation
+from dagobert.evaluation import Evaluation, confused_pairs
 from dagobert.metrics import per_class_json
 from dagobert.tables import write_csv
 
@@ -27,14 +28,10 @@ def write_all(directory: Path, e: Evaluation, lengths: IntArray) -> None:
         lengths: tokens of every text before truncation, shape (rows,).
     """
     names = e.names
-    write_csv(
-        directory / "confusion.csv",
-        ("actual", "predicted"),
-        ((names[a], names[p]) for a, p in zip(e.rows.labels.tolist(), e.predicted.tolist(), strict=True)),
-    )
+    write_csv(directory / "confusion.csv", ("actual", "predicted"), _confusion(e))
     roc, pr = [], []
-    for c in curves.drawn_classes(e.scores.classes.support, e.scores.n):
-        swept = curves.sweep(e.rows.labels == c, e.p[:, c])
+    for c in curves.drawn_classes(e.scores.classes.support, e.scores.n, e.multi):
+        swept = curves.sweep(e.rows.answers[:, c], e.p[:, c])
         x, y, _ = curves.roc(swept)
         roc += [(names[c], i, *point) for i, point in enumerate(zip(x.tolist(), y.tolist(), strict=True))]
         recall, precision, _ = curves.precision_recall(swept)
@@ -47,7 +44,7 @@ def write_all(directory: Path, e: Evaluation, lengths: IntArray) -> None:
         ("confidence", "accuracy", "rows"),
         ((r.confidence[i], r.accuracy[i], int(r.count[i])) for i in np.flatnonzero(r.count)),
     )
-    _, share, accuracy = curves.coverage(e.correct, e.p.max(axis=1))
+    _, share, accuracy = curves.coverage(e.correct, e.confidence)
     write_csv(
         directory / "coverage.csv",
         ("point", "share_answered", "accuracy"),
@@ -61,3 +58,11 @@ def write_all(directory: Path, e: Evaluation, lengths: IntArray) -> None:
     write_csv(directory / "classes.csv", ("model", "class", *keys), classes)
     edges, rows = plots.length_bins(lengths)
     write_csv(directory / "lengths.csv", ("tokens", "rows"), ((int(t), int(n)) for t, n in zip(edges[:-1], rows, strict=True)))
+
+
+def _confusion(e: Evaluation) -> Iterator[tuple[str, str]]:
+    """One line an example, in no order of the rows: what DVC counts for its matrix."""
+    names = (*e.names, "none")
+    matrix = confused_pairs(e)
+    for a, p in zip(*np.nonzero(matrix), strict=True):
+        yield from ((names[a], names[p]) for _ in range(matrix[a, p]))

@@ -27,7 +27,7 @@ INK, GRID = "#010101", "#020202"
 SERIES = ("#030303", "#040404", "#050505", "#060606", "#070707", "#080808")
 PALETTE = {INK: "currentColor", GRID: "var(--grid)", **{colour: f"var(--s{i})" for i, colour in enumerate(SERIES, 1)}}
 _FONT_SIZE = 9
-_BIG = 40  # classes from which a confusion matrix is no picture any more
+_BIG = 30  # classes from which a confusion matrix is no picture any more
 _NUMBERED = 12  # classes up to which its cells carry numbers
 
 
@@ -155,7 +155,7 @@ def _smooth(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
 def confusion(matrix: IntArray, names: Sequence[str], alt: str) -> str | None:
     """Rows by actual (down) and predicted (across) class, shaded by the share of the actual class.
 
-    None with more than 40 classes.
+    None with more than 30 classes.
     """
     n = len(names)
     if n > _BIG:
@@ -228,10 +228,10 @@ def reliability(confidence: FloatArray, accuracy: FloatArray, count: IntArray, l
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=INK, linestyle=":", linewidth=1)
         axes.plot(confidence[filled], accuracy[filled], color=SERIES[0], linewidth=1, alpha=0.6)
-        area = 20 + 300 * count[filled] / count.sum()
+        area = 20 + 300 * count[filled] / max(count.sum(), 1)
         axes.scatter(confidence[filled], accuracy[filled], s=area, color=SERIES[0], alpha=0.75, linewidth=0)
         axes.set_xlim(max(0.0, min(lowest, 0.5) - 0.03), 1.03)
-        axes.set_ylim(max(0.0, min(float(np.nanmin(accuracy)), lowest) - 0.05), 1.05)
+        axes.set_ylim(max(0.0, min([lowest, *accuracy[filled]]) - 0.05), 1.05)
         axes.set_xlabel("confidence (probability of the predicted class)")
         axes.set_ylabel("share that was right")
 

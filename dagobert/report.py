@@ -17,7 +17,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from dagobert import curves, plots
-from dagobert.evaluation import Evaluation, most_confident_mistakes
+from dagobert.evaluation import Evaluation, confused_pairs, most_confident_mistakes
 from dagobert.metrics import Interval
 
 FloatArray = NDArray[np.float64]
@@ -76,7 +76,8 @@ def verdict(e: Evaluation, level: float) -> Verdict:
     """Is the model better than what one gets without BERT?"""
     rows = f"{e.scores.n:,} {'text' if e.scores.n == 1 else 'texts'} it never saw"
     interval = f"{percent(level, 0)} interval {span(e.scores.accuracy_interval)}"
-    head = f"The model is right on {percent(e.scores.accuracy)} of {rows} ({interval})."
+    right = "has exactly the right labels for" if e.multi else "is right on"
+    head = f"The model {right} {percent(e.scores.accuracy)} of {rows} ({interval})."
     c = e.comparison
     if c is None or e.baseline_scores is None:
         return Verdict("plain", head, f"Always giving the most frequent answer would be right on {percent(e.majority_share)}.")
@@ -123,14 +124,16 @@ def pictures(e: Evaluation, story: Story) -> dict[str, Markup | None]:
     if e.baseline_scores is not None:
         rows.append(("TF-IDF + log. regression", e.baseline_scores.accuracy, *e.baseline_scores.accuracy_interval))
     edges, texts = plots.length_bins(story.tokens.lengths)
-    r = e.reliability
-    _, share, accuracy = curves.coverage(e.correct, e.p.max(axis=1))
+    r, lowest = e.reliability, 0.5 if e.multi else 1 / len(names)
+    _, share, accuracy = curves.coverage(e.correct, e.confidence)
     drawn: dict[str, str | None] = {
         "accuracy": plots.intervals("accuracy", rows, "Accuracy with its interval", chance=e.majority_share),
         "loss": plots.loss_curves(dict(story.loss), "Training and validation loss by optimizer step") if story.loss else None,
-        "confusion": plots.confusion(e.scores.confusion, names, "Test rows by actual and predicted class"),
+        "confusion": None
+        if e.scores.confusion is None
+        else plots.confusion(e.scores.confusion, names, "Test rows by actual and predicted class"),
         "reliability": plots.reliability(
-            r.confidence, r.accuracy, r.count, 1 / len(names), "Share of right answers against the model's confidence"
+            r.confidence, r.accuracy, r.count, lowest, "Share of right answers against the model's confidence"
         ),
         "coverage": plots.coverage(share, accuracy, "Accuracy among the surest rows against their share"),
         "lengths": plots.lengths(edges, texts, story.tokens.max_length, "Texts by length in tokens"),
@@ -149,8 +152,8 @@ Line = tuple[str, FloatArray, FloatArray]
 
 def _curves(e: Evaluation) -> tuple[list[int], list[Line], list[Line]]:
     found: list[tuple[float, int, Line, Line]] = []
-    for c in curves.drawn_classes(e.scores.classes.support, e.scores.n):
-        swept = curves.sweep(e.rows.labels == c, e.p[:, c])
+    for c in curves.drawn_classes(e.scores.classes.support, e.scores.n, e.multi):
+        swept = curves.sweep(e.rows.answers[:, c], e.p[:, c])
         x, y, area = curves.roc(swept)
         recall, precision, average = curves.precision_recall(swept)
         name = e.names[c]
@@ -162,28 +165,32 @@ def _curves(e: Evaluation) -> tuple[list[int], list[Line], list[Line]]:
 def _mistakes(e: Evaluation) -> list[dict[str, Any]]:
     result = []
     for i in most_confident_mistakes(e, MISTAKES).tolist():
-        actual = int(e.rows.labels[i])
+        wrong = e.chosen[i] != e.rows.answers[i]
+        sure = np.maximum(e.p[i], 1 - e.p[i])[wrong].max() if e.multi else e.p[i].max()
         result.append(
             {
                 "text": e.rows.texts[i],
-                "actual": e.names[actual],
-                "predicted": e.names[int(e.predicted[i])],
-                "confidence": float(e.p[i].max()),
-                "p_actual": float(e.p[i, actual]),
+                "actual": _said(e, e.rows.answers[i]),
+                "predicted": _said(e, e.chosen[i]),
+                "confidence": float(sure),
                 "where": f"{e.rows.source_files[i]}:{e.rows.source_lines[i]}",
             }
         )
     return result
 
 
+def _said(e: Evaluation, labels: NDArray[np.bool_]) -> str:
+    return ", ".join(e.names[c] for c in np.flatnonzero(labels)) or "none"
+
+
 def _confused(e: Evaluation) -> list[tuple[str, str, int, float]]:
     """(actual, predicted, rows, share of the actual class) of the pairs most often confused."""
-    matrix = e.scores.confusion.copy()
+    names, matrix = (*e.names, "none"), confused_pairs(e)
     np.fill_diagonal(matrix, 0)
     order = np.argsort(-matrix, axis=None, kind="stable")[:CONFUSED]
     pairs = [divmod(int(cell), len(matrix)) for cell in order]
-    support = e.scores.classes.support
-    return [(e.names[a], e.names[b], int(matrix[a, b]), matrix[a, b] / support[a]) for a, b in pairs if matrix[a, b]]
+    of = np.append(e.scores.classes.support, e.scores.n)
+    return [(names[a], names[b], int(matrix[a, b]), float(matrix[a, b] / of[a])) for a, b in pairs if matrix[a, b]]
 
 
 def _classes(e: Evaluation) -> list[dict[str, Any]]:

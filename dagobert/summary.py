@@ -1,7 +1,7 @@
 """`dagobert summary`: what a run came to, on one screen of at most 100 columns, read from the reports and the events.
 
-Times come from the events alone. A stage without events since the run began was taken from the cache or was up to date: `make run`
-touches `STARTED` before it calls DVC, so that the two can be told apart.
+Times come from the events alone. A stage without events since the run began was up to date or came from the cache: `make run`
+touches `STARTED` before it calls DVC, so that old events are told from new ones.
 """
 
 from __future__ import annotations

@@ -45,7 +45,9 @@ class FakeScorer:
         return result
 
 
-def write_inputs(root: Path, rows: int = 240, n_classes: int = 2, sizes: tuple[int, int, int] = (140, 30, 60)) -> FakeScorer:
+def write_inputs(
+    root: Path, rows: int = 240, n_classes: int = 2, sizes: tuple[int, int, int] = (140, 30, 60), multi: bool = False
+) -> FakeScorer:
     """Fill data/, models/finetuned/ and reports/ under `root` as a run up to `train` would; give a scorer for it."""
     rng = np.random.default_rng(1)
     row_ids = np.arange(rows, dtype=np.int64) * 2 + 1  # some rows were quarantined
@@ -60,13 +62,13 @@ def write_inputs(root: Path, rows: int = 240, n_classes: int = 2, sizes: tuple[i
             "source_file": pa.array([f"reviews-{i % 2}.csv" for i in range(rows)]).dictionary_encode(),
             "source_line": row_ids + 1,
         },
-        paths.LABELS: {"row_id": row_ids, "label_id": pa.array(labels, pa.int32())},
+        paths.LABELS: {"row_id": row_ids, **_encoded(labels, multi)},
         paths.SPLITS: {"row_id": row_ids, "split": _sides(rng, rows, sizes)},
     }
     for path, columns in write.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.table(columns), root / path)
-    _json(root / paths.LABEL_MAP, _label_map(labels, n_classes))
+    _json(root / paths.LABEL_MAP, _label_map(labels, n_classes, multi))
     _tokens(root / paths.TOKENS, row_ids, [2 + len(text.split()) for text in texts])
     _reports(root, rows, labels, n_classes, sizes)
     _model(root / paths.MODEL)
@@ -85,9 +87,16 @@ def _sides(rng: np.random.Generator, rows: int, sizes: tuple[int, int, int]) -> 
     return [str(name) for name in rng.permutation(names)]
 
 
-def _label_map(labels: NDArray[np.int64], n_classes: int) -> dict[str, Any]:
+def _encoded(labels: NDArray[np.int64], multi: bool) -> dict[str, Any]:
+    if not multi:
+        return {"label_id": pa.array(labels, pa.int32())}
+    lists = [[] if i % 7 == 0 else sorted({int(label), 0} if i % 5 == 0 else {int(label)}) for i, label in enumerate(labels)]
+    return {"label_ids": pa.array(lists, pa.list_(pa.int32()))}
+
+
+def _label_map(labels: NDArray[np.int64], n_classes: int, multi: bool) -> dict[str, Any]:
     return {
-        "problem_type": "single_label_classification",
+        "problem_type": "multi_label_classification" if multi else "single_label_classification",
         "classes": [str(i) for i in range(n_classes)],
         "names": NAMES[n_classes],
         "counts": np.bincount(labels, minlength=n_classes).tolist(),
@@ -135,10 +144,12 @@ def _reports(root: Path, rows: int, labels: NDArray[np.int64], n_classes: int, s
             "quarantined_by_reason": {"empty_text": rows - 3, "duplicate": 3},
             "labels": {str(i): int(n) for i, n in enumerate(np.bincount(labels, minlength=n_classes))},
             "examples": {
-                "duplicate": [
-                    {"source_file": "a.csv", "source_line": 7, "text": "<img src=x>", "detail": "same as line 3"},
-                ]
+                "empty_text": [{"file": "a.csv", "line": 9, "label": "1", "text": None, "detail": "nothing left"}],
+                "duplicate": [{"file": "a.csv", "line": 7, "label": "1", "text": "<img src=x>", "detail": "repeats a.csv:3"}],
             },
+            "rows_changed_by_cleaning": 5,
+            "n_files": 2,
+            "files": [{"name": f"reviews-{i}.csv", "format": "csv", "encoding": "utf-8", "rows": rows} for i in range(2)],
         },
     )
     names = ("train", "validation", "test", "unused")

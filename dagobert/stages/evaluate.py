@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dagobert import events, files, model_card, plot_data, report
-from dagobert.baseline import Baseline, tfidf_logistic_regression
+from dagobert.baseline import Baseline, tfidf_logistic_regression, tfidf_one_vs_rest
 from dagobert.evaluation import Evaluation, TestRows, judge, metrics_json
 from dagobert.labels import LabelMap
 from dagobert.params import Params
@@ -29,6 +29,7 @@ from dagobert.stages import paths
 if TYPE_CHECKING:
     from dagobert.scoring import Scorer
 
+BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
@@ -36,12 +37,19 @@ OUTPUTS: tuple[Path, ...] = (paths.METRICS, paths.PREDICTIONS, paths.PLOTS, path
 _BATCH = 8192
 
 
-class Sides(NamedTuple):
-    """Row ids and labels (as (row_ids, label_ids), each (n,)) of the three sides, in file order."""
+class Side(NamedTuple):
+    """Rows of one side in file order and their labels. Shapes (n,) and (n, C)."""
 
-    train: tuple[IntArray, IntArray]
-    validation: tuple[IntArray, IntArray]
-    test: tuple[IntArray, IntArray]
+    row_ids: IntArray
+    answers: BoolArray
+
+
+class Sides(NamedTuple):
+    """The three sides of the split."""
+
+    train: Side
+    validation: Side
+    test: Side
 
 
 def inputs(params: Params) -> list[Path]:
@@ -55,25 +63,27 @@ def run(params: Params) -> None:
     """Judge the model in models/finetuned on the test rows."""
     ours = params.evaluate
     label_map = LabelMap.from_json(files.read_json(paths.LABEL_MAP))
-    sides = read_sides(paths.SPLITS, paths.LABELS)
+    sides = read_sides(paths.SPLITS, paths.LABELS, len(label_map.names))
     store = open_store(paths.TOKENS)
     assert store.manifest is not None
     row_ids, tokens = token_figures(paths.TOKENS, store.manifest)
-    rows = read_test_rows(paths.CLEAN, *sides.test, row_ids, tokens.lengths)
+    rows = read_test_rows(paths.CLEAN, sides.test, row_ids, tokens.lengths)
     scorer = load_scorer(params)
-    logits = score(scorer, store, sides.test[0], "scoring test rows")
+    logits = score(scorer, store, sides.test.row_ids, "scoring test rows")
     validation = None
-    if ours.temperature:
-        validation = score(scorer, store, sides.validation[0], "scoring validation rows"), sides.validation[1]
+    if ours.temperature and not label_map.multi:
+        known = sides.validation.answers.argmax(axis=1)
+        validation = score(scorer, store, sides.validation.row_ids, "scoring validation rows"), known
     evaluation = judge(
         rows,
         logits,
         label_map.names,
+        multi=label_map.multi,
         max_length=tokens.max_length,
         level=ours.confidence_level,
         bins=ours.calibration_bins,
         resamples=ours.bootstrap_resamples,
-        baseline=fit_baseline(paths.CLEAN, sides.train, rows, len(label_map.names)) if ours.baseline else None,
+        baseline=fit_baseline(paths.CLEAN, sides.train, rows, label_map.multi) if ours.baseline else None,
         validation=validation,
     )
     write(evaluation, params, tokens)
@@ -90,16 +100,30 @@ def load_scorer(params: Params) -> Scorer:
     return Scorer.load(paths.MODEL, device=params.train.device, precision=params.train.precision)
 
 
-def read_sides(splits: Path, labels: Path) -> Sides:
+def read_sides(splits: Path, labels: Path, n_classes: int) -> Sides:
     """Rows of each side with their labels."""
     side = pq.read_table(splits, columns=["row_id", "split"])
     ids, names = side["row_id"].to_numpy(), side["split"].cast(pa.string())
-    encoded = pq.read_table(labels, columns=["row_id", "label_id"])
-    known, label_ids = encoded["row_id"].to_numpy(), encoded["label_id"].to_numpy().astype(np.int64)
+    encoded = pq.read_table(labels)
+    known = encoded["row_id"].to_numpy()
     order = np.argsort(known, kind="stable")
-    labels_of = label_ids[order][np.searchsorted(known[order], ids)]
-    chosen = [pc.equal(names, name).to_numpy() for name in Sides._fields]
-    return Sides(*((ids[mask], labels_of[mask]) for mask in chosen))
+    place = order[np.searchsorted(known[order], ids)]
+    found = []
+    for name in Sides._fields:
+        mask = pc.equal(names, name).to_numpy()
+        found.append(Side(ids[mask], answers_of(encoded.take(pa.array(place[mask])), n_classes)))
+    return Sides(*found)
+
+
+def answers_of(encoded: pa.Table, n_classes: int) -> BoolArray:
+    """label_id (n,) or label_ids (n, list) of labels.parquet as a matrix (n, C)."""
+    answers = np.zeros((len(encoded), n_classes), dtype=bool)
+    if "label_ids" in encoded.schema.names:
+        lists = encoded["label_ids"].combine_chunks()
+        answers[pc.list_parent_indices(lists).to_numpy(), pc.list_flatten(lists).to_numpy()] = True
+    else:
+        answers[np.arange(len(encoded)), encoded["label_id"].to_numpy()] = True
+    return answers
 
 
 def score(scorer: Scorer, store: TokenStore, rows: IntArray, what: str) -> NDArray[np.float32]:
@@ -125,13 +149,14 @@ def read_texts(clean: Path, rows: IntArray, columns: list[str]) -> pa.Table:
     return pa.concat_tables(pieces)
 
 
-def read_test_rows(clean: Path, rows: IntArray, labels: IntArray, token_rows: IntArray, tokens: IntArray) -> TestRows:
-    """The test rows with their text and length, in the order of `rows` (as they stand in the file)."""
+def read_test_rows(clean: Path, side: Side, token_rows: IntArray, tokens: IntArray) -> TestRows:
+    """The test rows with their text and length, as they stand in the file."""
+    rows = side.row_ids
     table = read_texts(clean, rows, ["source_file", "source_line"])
     assert table["row_id"].to_numpy().tolist() == rows.tolist(), "splits.parquet and clean.parquet differ in rows or order"
     return TestRows(
         row_ids=rows,
-        labels=labels,
+        answers=side.answers,
         texts=table["text"].to_pylist(),
         tokens=tokens[np.searchsorted(token_rows, rows)],
         source_files=table["source_file"].cast(pa.string()).to_pylist(),
@@ -139,11 +164,13 @@ def read_test_rows(clean: Path, rows: IntArray, labels: IntArray, token_rows: In
     )
 
 
-def fit_baseline(clean: Path, train: tuple[IntArray, IntArray], rows: TestRows, n_classes: int) -> Baseline:
+def fit_baseline(clean: Path, train: Side, rows: TestRows, multi: bool) -> Baseline:
     """TF-IDF + logistic regression, fitted on the training rows' text."""
     events.say("fitting the baseline (TF-IDF + logistic regression) on the same rows")
-    texts = read_texts(clean, train[0], [])["text"].to_pylist()
-    return tfidf_logistic_regression(texts, train[1], rows.texts, n_classes)
+    texts = read_texts(clean, train.row_ids, [])["text"].to_pylist()
+    if multi:
+        return tfidf_one_vs_rest(texts, train.answers, rows.texts)
+    return tfidf_logistic_regression(texts, train.answers.argmax(axis=1), rows.texts, train.answers.shape[1])
 
 
 def token_figures(tokens: Path, manifest: Manifest) -> tuple[IntArray, TokenFigures]:
@@ -197,16 +224,23 @@ def write(e: Evaluation, params: Params, tokens: TokenFigures) -> None:
 
 
 def write_predictions(path: Path, e: Evaluation) -> None:
-    """One line a test row: row_id, label_id, predicted_id, p (one probability a class)."""
-    p = pa.FixedSizeListArray.from_arrays(pa.array(e.p.astype(np.float32).ravel()), e.p.shape[1]).cast(pa.list_(pa.float32()))
-    columns = {
-        "row_id": pa.array(e.rows.row_ids, pa.int64()),
-        "label_id": pa.array(e.rows.labels, pa.int32()),
-        "predicted_id": pa.array(e.predicted, pa.int32()),
-        "p": p,
-    }
+    """One line a test row: row_id, label_id, predicted_id, p (one probability a class).
+
+    With several labels a row, label_ids and predicted_ids are lists.
+    """
+    columns = {"row_id": pa.array(e.rows.row_ids, pa.int64())}
+    if e.multi:
+        columns |= {"label_ids": _lists(e.rows.answers), "predicted_ids": _lists(e.chosen)}
+    else:
+        columns |= {"label_id": pa.array(e.rows.labels, pa.int32()), "predicted_id": pa.array(e.predicted, pa.int32())}
+    flat_p = pa.array(e.p.astype(np.float32).ravel())
+    columns["p"] = pa.FixedSizeListArray.from_arrays(flat_p, e.p.shape[1]).cast(pa.list_(pa.float32()))
     with files.atomic_file(path) as temporary:
         pq.write_table(pa.table(columns), temporary, compression="zstd")
+
+
+def _lists(labels: BoolArray) -> pa.Array:
+    return pa.array([np.flatnonzero(row).tolist() for row in labels], pa.list_(pa.int32()))
 
 
 def read_loss(path: Path) -> dict[str, tuple[FloatArray, FloatArray]]:
