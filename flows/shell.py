@@ -14,6 +14,16 @@ from tasks.values import parse_setting
 Form = TypeVar("Form", bound=BaseModel)
 
 
+def lists(kind: type[Form], settings: list[str]) -> Form:
+    """A form of lists filled from `NAME=[VALUE,…]` settings.
+
+    Raises:
+        TaskError: one line for each wrong value.
+    """
+    parsed = [parse_setting(f"values.{setting}") for setting in settings]
+    return _validated(kind, {name: value if isinstance(value, list) else [value] for _, name, value in parsed})
+
+
 def form(kind: type[Form], settings: list[str]) -> Form:
     """A form filled from `SECTION.NAME=VALUE` settings.
 
@@ -24,6 +34,10 @@ def form(kind: type[Form], settings: list[str]) -> Form:
     for setting in settings:
         section, name, value = parse_setting(setting)
         values.setdefault(section, {})[name] = value
+    return _validated(kind, values)
+
+
+def _validated(kind: type[Form], values: dict[str, Any]) -> Form:
     try:
         return kind.model_validate(values)
     except ValidationError as error:

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from ruamel.yaml import YAML
+
 from tasks.errors import WorkplaceError
 
 How = Literal["ran", "restored", "up to date"]
@@ -39,9 +41,9 @@ def environment(root: Path, extra: Mapping[str, str] | None = None) -> dict[str,
     return values | dict(extra or {})
 
 
-def repro_command(*targets: str) -> list[str]:
+def repro_command(*targets: str, force: bool = False) -> list[str]:
     """Have DVC bring exactly these stages up to date."""
-    return ["dvc", "--wait-for-lock", "repro", "--single-item", *targets]
+    return ["dvc", "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), *targets]
 
 
 def how_it_went(lines: tuple[str, ...], stage: str) -> How:
@@ -91,6 +93,16 @@ def status(root: Path) -> dict[str, Any]:
     """What is out of date; empty when everything is as `dvc.lock` says."""
     changed: dict[str, Any] = json.loads(query(root, "status", "--json"))
     return changed
+
+
+def locked_outs(root: Path, stage: str) -> dict[str, Any]:
+    """Path and MD5 of what `dvc.lock` says a stage made."""
+    try:
+        lock = YAML(typ="safe", pure=True).load(root / "dvc.lock")
+        outs: list[dict[str, Any]] = lock["stages"][stage]["outs"]
+    except (FileNotFoundError, KeyError, TypeError):
+        return {}
+    return {out["path"]: out["md5"] for out in outs if "md5" in out}
 
 
 def data_files(root: Path, stage: str) -> list[str]:

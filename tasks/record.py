@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 from prefect import task
+from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from tasks import clones, dvc
+from tasks import clones, dvc, reports
 from tasks.errors import WorkplaceError
+from tasks.running import Logger
 from tasks.workplace import Workplace
+
+REPORTS_KEPT = 50
 
 
 @task(
@@ -37,8 +43,33 @@ def record(place: Workplace) -> State[dict[str, Any]]:
     if place.in_place:
         return Completed(name="InPlace", message="worked in place: commit dvc.lock to keep it", data={"experiment": None})
     name = save_experiment(place, str(flow_run.name))
-    get_run_logger().info("Saved as experiment %s. Get it back with: dvc exp apply %s", name, name)
+    logger = get_run_logger()
+    logger.info("Saved as experiment %s. Get it back with: dvc exp apply %s", name, name)
+    show_experiment(name, place, logger)
     return Completed(message=f"experiment {name}", data={"experiment": name, "revision": place.revision})
+
+
+def show_experiment(name: str, place: Workplace, logger: Logger) -> None:
+    """An artifact with the experiment's name and how to get it back; its HTML report outlives the clone in the repository."""
+    try:
+        report = keep_report(name, place)
+        create_markdown_artifact(markdown=reports.experiment_report(name, place, report), key="experiment", description=name)
+    except Exception as error:
+        logger.warning("The experiment is recorded but not shown: %s", error)
+
+
+def keep_report(name: str, place: Workplace) -> Path | None:
+    """Copy the clone's report.html beside those of the runs before; the newest `REPORTS_KEPT` stay."""
+    source = place.root / "reports" / "report.html"
+    if not source.is_file():
+        return None
+    directory = place.origin / ".dagobert" / "reports"
+    directory.mkdir(parents=True, exist_ok=True)
+    target = directory / f"{name}.html"
+    shutil.copyfile(source, target)
+    for old in sorted(directory.glob("*.html"), key=lambda path: path.stat().st_mtime, reverse=True)[REPORTS_KEPT:]:
+        old.unlink(missing_ok=True)
+    return target
 
 
 def save_experiment(place: Workplace, wanted: str) -> str:
@@ -58,6 +89,21 @@ def save_experiment(place: Workplace, wanted: str) -> str:
     (ref,) = clones.experiment_refs(place.root, name)
     dvc.git(place.root, "push", "--quiet", str(place.origin), f"{ref}:{ref}")
     return name
+
+
+def figures(origin: Path, outcome: State[Any]) -> dict[str, Any]:
+    """The row of a finished run in a table: its experiment and figures, or why there are none."""
+    if not outcome.is_completed():
+        return {"experiment": None, "outcome": str(outcome.message)[:200]}
+    name = outcome.result()["experiment"]
+    (ref,) = clones.experiment_refs(origin, name)
+    metrics = json.loads(dvc.git(origin, "show", f"{ref}:reports/metrics.json"))
+    row: dict[str, Any] = {"experiment": name}
+    for side in ("validation", "test"):
+        for figure in ("accuracy", "macro_f1", "loss", "log_loss"):
+            if isinstance(value := metrics.get(side, {}).get(figure), int | float):
+                row[f"{side} {figure.replace('_', ' ')}"] = round(value, 4)
+    return row
 
 
 def free_name(place: Workplace, wanted: str) -> str:

@@ -45,8 +45,9 @@ def run_stage(
     timeout: float,
     logger: Logger,
     on_event: Callable[[Event], None] = lambda event: None,
+    force: bool = False,
 ) -> dict[str, Any]:
-    """Bring one stage up to date.
+    """Bring one stage up to date; with `force`, run it although it is.
 
     Returns:
         `{"stage", "how": "ran" | "restored" | "up to date", "seconds"}`.
@@ -60,7 +61,7 @@ def run_stage(
     while True:
         watcher = _Watcher(place.events, stage, logger, on_event)
         finished = processes.run(
-            dvc.repro_command(*targets),
+            dvc.repro_command(*targets, force=force),
             place.root,
             dvc.environment(place.root),
             timeout=timeout - (time.monotonic() - started),

@@ -11,7 +11,9 @@ from prefect.runtime import deployment, flow_run
 
 from tasks import clones, dvc
 from tasks.errors import WorkplaceError
+from tasks.liveness import alive
 from tasks.plain import hide_tracebacks
+from tasks.running import Logger
 from tasks.values import Values, differences, write_values
 from tasks.workplace import Workplace
 
@@ -38,8 +40,14 @@ def workplace(revision: str | None, values: Values) -> Iterator[Workplace]:
         WorkplaceError: no repository, no such revision, or a wrong value.
     """
     hide_tracebacks()
-    logger = get_run_logger()
+    logger: Logger = get_run_logger()
     origin = repository()
+    with alive(origin, flow_run.id), _place(origin, revision, values, logger) as place:
+        yield place
+
+
+@contextmanager
+def _place(origin: Path, revision: str | None, values: Values, logger: Logger) -> Iterator[Workplace]:
     if revision is None and not values and deployment.id is None:
         logger.info("Working in place, in %s", origin)
         yield Workplace(root=origin, origin=origin, revision=dvc.head(origin))

@@ -7,19 +7,24 @@ Retries only where running again can help: fetch when something outside did not 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from prefect import Task
+from prefect.assets import Asset, add_asset_metadata
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.concurrency.sync import concurrency
 from prefect.logging import get_run_logger
 from prefect.runtime import task_run as current_task_run
 from prefect.states import Completed
+from prefect.tasks import MaterializingTask
 
 from dagobert.events import duration
-from tasks import labels, running
+from tasks import dvc, labels, limits, running, show
 from tasks.errors import SourceUnavailableError, StageInterruptedError
 from tasks.workplace import Workplace
 
@@ -52,6 +57,10 @@ POLICIES = {
     "train": Policy(timeout=168 * HOUR, retry_on=(StageInterruptedError,), delays=(1, 10, 60), tags=("gpu",)),
     "evaluate": Policy(timeout=12 * HOUR, tags=("gpu",)),
 }
+GPU_LIMIT = "gpu"  # a global concurrency limit; made with one slot where there is none
+LEASE = 60.0  # seconds after which the slot of a killed run is free again
+ASSETS = {"clean": "dagobert://dataset", "tokenize": "dagobert://tokens", "train": "dagobert://model"}
+MADE_FROM: dict[str, list[str | Asset]] = {"clean": [], "tokenize": [ASSETS["clean"]], "train": [ASSETS["tokenize"]]}
 STATE_NAMES = {"ran": "Completed", "restored": "Restored", "up to date": "UpToDate"}
 
 StageTask = Task[[Workplace], State[dict[str, Any]]]
@@ -83,11 +92,15 @@ def stage_task(stage: str) -> StageTask:
     def run(place: Workplace) -> State[dict[str, Any]]:
         logger = get_run_logger()
         assert isinstance(logger, logging.Logger | logging.LoggerAdapter)
-        summary = running.run_stage(place, stage, timeout=policy.timeout, logger=logger)
+        with gpu_lease(policy):
+            progress = show.Progress(stage, logger)
+            summary = running.run_stage(place, stage, timeout=policy.timeout, logger=logger, on_event=progress)
+        describe_assets(stage, place)
+        show.show_report(stage, place, logger)
         message = f"{summary['how']}, {duration(summary['seconds'])}"
         return Completed(name=STATE_NAMES[summary["how"]], message=message, data=summary)
 
-    return Task(
+    return _kind(stage)(
         run,
         name=stage,
         description=f"Has DVC bring the stage `{stage}` up to date.",
@@ -99,6 +112,30 @@ def stage_task(stage: str) -> StageTask:
         cache_policy=NO_CACHE,
         persist_result=False,
     )
+
+
+def _kind(stage: str) -> Callable[..., StageTask]:
+    """A plain task, or one that Prefect knows to make something: its assets are then shown with their lineage."""
+    if stage not in ASSETS:
+        return Task
+    return partial(MaterializingTask, assets=[ASSETS[stage]], materialized_by="dvc", asset_deps=MADE_FROM[stage])
+
+
+def describe_assets(stage: str, place: Workplace) -> None:
+    """Tell Prefect which version of its asset a stage left: the hashes of `dvc.lock`."""
+    if stage in ASSETS:
+        add_asset_metadata(ASSETS[stage], dvc.locked_outs(place.root, stage))
+
+
+@contextmanager
+def gpu_lease(policy: Policy) -> Iterator[None]:
+    """Queue where the UI shows it. The lock that counts is the stage's own, which `dvc repro` honours too."""
+    if "gpu" not in policy.tags:
+        yield
+        return
+    limits.ensure(GPU_LIMIT)
+    with concurrency(GPU_LIMIT, lease_duration=LEASE, strict=False, raise_on_lease_renewal_failure=False):
+        yield
 
 
 fetch = stage_task("fetch")

@@ -45,9 +45,13 @@ def outs(stage: dict[str, Any]) -> list[str]:
     return [next(iter(o)) if isinstance(o, dict) else o for key in ("outs", "metrics") for o in stage.get(key, [])]
 
 
-def make_project(root: Path) -> Path:
-    """A committed repository whose stages are fakes; nothing has run yet."""
+def make_project(root: Path, *, served: bool = False) -> Path:
+    """A committed repository whose stages are fakes; nothing has run yet. With `served`, it has flows to deploy."""
     root.mkdir(parents=True)
+    for name in ("flows", "tasks", "dagobert") if served else ():
+        shutil.copytree(REPOSITORY / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("prefect.yaml", "prefect.toml") if served else ():
+        shutil.copy(REPOSITORY / name, root / name)
     graph = YAML(typ="safe", pure=True).load((REPOSITORY / "dvc.yaml").read_text())
     params = YAML(typ="safe", pure=True).load((REPOSITORY / "params.yaml").read_text())
     for name in STAGES:
