@@ -17,10 +17,11 @@ from typing import Any
 
 from dagobert import events, files
 from dagobert.differences import difference
-from dagobert.errors import DagobertError, DamagedObjectError, RepositoryError
+from dagobert.errors import DamagedObjectError, RepositoryError
 from dagobert.lockfile import Entry, Lock, StageFlags, StageRecord, flatten
 from dagobert.objects import md5_path, relative_files
 from dagobert.record import record_faults
+from dagobert.recorded import Recorded
 from dagobert.repository import Repository, stream
 from dagobert.verdicts import Fault, FileResult, MetricResult, Report, StageResult, compare_metrics, differing, judge
 
@@ -243,10 +244,10 @@ def _compare(stage: StageRecord, clone: Repository, outcome: Any) -> StageResult
 
 
 def _report(work: _Work, report: Report, clone: Repository, stages: tuple[StageResult, ...], options: Options) -> Report:
-    recorded = _Recorded(work, clone.root.with_name(f"{clone.root.name}.recorded"))
+    recorded = Recorded(work.repository, work.commit, clone.root.with_name(f"{clone.root.name}.recorded"))
     try:
         told = tuple(replace(stage, files=tuple(_how(recorded, clone, file) for file in stage.files)) for stage in stages)
-        before, after = recorded.fingerprint(), _fingerprint_of(clone.root, work.lock)
+        before, after = _recorded_fingerprint(recorded), _fingerprint_of(clone.root, work.lock)
         fingerprint = {} if before is None or after is None else differing(flatten(before), flatten(after))
         if before is None and any(stage.outcome == "different" for stage in stages):
             work.notes.append("the recorded fingerprint cannot be read: the recorded model is not in the cache. Try --pull.")
@@ -270,62 +271,7 @@ def _report(work: _Work, report: Report, clone: Repository, stages: tuple[StageR
     )
 
 
-class _Recorded:
-    """The recorded bytes of outputs, taken from the cache or from git into a directory of their own."""
-
-    def __init__(self, work: _Work, folder: Path) -> None:
-        self._work, self._folder = work, folder
-        self._problems: dict[str, str] = {}
-
-    def path(self, name: str) -> Path | None:
-        """Where the recorded bytes of an output lie; None where they cannot be had (`problem` says why)."""
-        target = self._folder / name
-        if target.exists():
-            return target
-        entry = self._work.lock.outs[name]
-        try:
-            if any(name in flags.uncached for flags in self._work.graph.values()):
-                self._from_git(name, target)
-            else:
-                self._work.repository.cache.restore(entry, target)
-            if md5_path(target) != entry.md5:
-                raise DamagedObjectError(f"{name} at {self._work.commit[:10]} is not what dvc.lock recorded.")
-        except DagobertError as error:
-            self._problems[name] = str(error)
-            return None
-        return target
-
-    def problem(self, name: str) -> str:
-        """Why an output's recorded bytes cannot be had."""
-        return self._problems.get(name, "")
-
-    def fingerprint(self) -> dict[str, Any] | None:
-        """What the recorded bytes depended on, as far as it was written down."""
-        for name in self._work.lock.outs:
-            if _may_hold_fingerprint(name, self._work.lock) and (path := self.path(name)) is not None:
-                found = _fingerprint_in(path)
-                if found is not None:
-                    return found
-        return None
-
-    def remove(self) -> None:
-        """Delete the copies."""
-        import shutil
-
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _from_git(self, name: str, target: Path) -> None:
-        repository, commit = self._work.repository, self._work.commit
-        names = list(repository.files(commit, name))
-        if not names:
-            raise RepositoryError(f"{name} is not in commit {commit[:10]}.")
-        for file, content in zip(names, repository.read_many(f"{commit}:{file}" for file in names), strict=True):
-            path = target.parent / Path(file).relative_to(Path(name).parent)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content or b"")
-
-
-def _how(recorded: _Recorded, clone: Repository, file: FileResult) -> FileResult:
+def _how(recorded: Recorded, clone: Repository, file: FileResult) -> FileResult:
     if file.same:
         return file
     if file.now is None:
@@ -369,6 +315,16 @@ def _fingerprint_in(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def _recorded_fingerprint(recorded: Recorded) -> dict[str, Any] | None:
+    """What the recorded bytes depended on, as far as it was written down and can be read."""
+    for name in recorded.lock.outs:
+        if _may_hold_fingerprint(name, recorded.lock) and (path := recorded.path(name)) is not None:
+            found = _fingerprint_in(path)
+            if found is not None:
+                return found
+    return None
+
+
 def _fingerprint_of(root: Path, lock: Lock) -> dict[str, Any] | None:
     for name in lock.outs:
         if _may_hold_fingerprint(name, lock) and (found := _fingerprint_in(root / name)) is not None:
@@ -381,7 +337,7 @@ def _training(lock: Lock) -> frozenset[str]:
     return frozenset(lock.downstream("train")) if "train" in lock.stages else frozenset()
 
 
-def _metrics(recorded: _Recorded, clone: Repository, graph: dict[str, StageFlags], options: Options) -> Iterator[MetricResult]:
+def _metrics(recorded: Recorded, clone: Repository, graph: dict[str, StageFlags], options: Options) -> Iterator[MetricResult]:
     for name in (path for flags in graph.values() for path in flags.metrics):
         before, after = recorded.path(name), clone.root / name
         if before is not None:
