@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Protocol, cast
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-MODULES: tuple[str, ...] = ("summary", "predict", "verify", "reproduce")
+MODULES: tuple[str, ...] = (
+    "summary",
+    "predict",
+    "verify",
+    "compare",
+    "reproduce",
+    "history",
+    "upkeep",
+)
 
 
 class CommandModule(Protocol):
