@@ -34,6 +34,7 @@ def set_up(*, threads: int | None, seed: int, deterministic: bool) -> None:
     seed_everything(seed)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic, warn_only=False)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not deterministic
     keep_memory()
 
