@@ -58,7 +58,9 @@ def small_params(tiny_bert: Path, source: Path) -> dict[str, Any]:
         "split.train_size": 120,
         "split.validation_size": 30,
         "split.test_size": 50,
-        "train.learning_rate": 0.003,
+        "train.learning_rate": 0.005,
+        "train.num_train_epochs": 5,
+        "train.train_batch_size": 8,
         "train.precision": "fp32",
         "train.threads": 1,
     }

@@ -116,7 +116,7 @@ def test_a_mistake_is_one_message_and_loses_nothing(workspace: Path, run: Run) -
     set_params(workspace / "params.yaml", {"data.label": "sentiment"})
     said = run("dvc", "repro", code=255)
     assert "sentiment" in said
-    assert "text, label, source" in said
+    assert "'text', 'label', 'source'" in said
     assert "Traceback" not in said
     run("git", "checkout", "--quiet", ".")
     run("dvc", "checkout")
