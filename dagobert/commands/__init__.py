@@ -21,6 +21,7 @@ MODULES: tuple[str, ...] = (
     "compare",
     "reproduce",
     "history",
+    "registry",
     "upkeep",
 )
 

@@ -20,7 +20,7 @@ def register(commands: Commands) -> None:
         description="Write label, score and each class's probability for every row of FILE, in order.",
     )
     add = parser.add_argument
-    add("model", metavar="MODEL", type=Path, help="directory of a model, such as models/finetuned")
+    add("model", metavar="MODEL", type=Path, help="directory of a model, such as models/finetuned; or a stage or experiment: production")
     add(
         "file",
         metavar="FILE",
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     with tempfile.TemporaryDirectory(prefix="dagobert-") as spool, events.recording("predict", None):
         kind = prediction.output_format(arguments.output, arguments.output_format)
-        predictor = prediction.Predictor.load(arguments.model, arguments.device, arguments.precision)
+        predictor = prediction.Predictor.load(_directory(arguments.model), arguments.device, arguments.precision)
         source, format_ = arguments.file, arguments.format
         if source == "-":
             source = str(prediction.standard_input(sys.stdin.buffer, Path(spool)))
@@ -79,3 +79,19 @@ def run(arguments: argparse.Namespace) -> int:
                 f"{blank:,} rows have no text to judge (missing, unreadable or empty after cleaning): their label is empty"
             )
     return 0
+
+
+def _directory(name: Path) -> Path:
+    """The directory itself, or the recorded model of a stage (`production`) or experiment, every byte checked."""
+    from contextlib import suppress
+
+    from dagobert.errors import RepositoryError
+    from dagobert.promotion import current, model_directory
+    from dagobert.repository import Repository
+
+    commit = None
+    if not name.exists():
+        with suppress(RepositoryError):  # no repository here, or nothing in it has this name: a path after all
+            repository = Repository.find()
+            commit = current(repository, str(name)) or repository.resolve(str(name))
+    return model_directory(repository, str(name)) if commit else name
