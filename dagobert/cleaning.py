@@ -35,7 +35,7 @@ _INLINE_TAG = rf"(?is)</?(?:{_INLINE}){_TAG_END}"
 # Control characters, without those that are white space: a later step turns these into a space.
 _CONTROL = r"[\x00-\x08\x0e-\x1b\x7f\x{80}-\x{84}\x{86}-\x{9f}]"
 _ZERO_WIDTH = r"[\x{ad}\x{180e}\x{200b}-\x{200f}\x{202a}-\x{202e}\x{2060}-\x{2064}\x{2066}-\x{2069}\x{feff}]"
-_URL = r"(?i)\b(?:https?://|www\.)[^\s<>\"\p{Z}]+"
+_URL = r"(?i)\b(?:https?://|www\.)[^\s<>\"\p{Z}]*[^\s<>\"\p{Z}.,;:!?)\]]"
 _USER = r"(^|[^\w@/.])@\w{2,}"
 
 

@@ -23,7 +23,9 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--version", action="version", version=f"dagobert {__version__}")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, what in STAGES.items():
-        commands.add_parser(name, help=f"stage: {what}", description=what)
+        stage = commands.add_parser(name, help=f"stage: {what}", description=what)
+        if name == "clean":
+            stage.add_argument("--show", metavar="N", type=int, help="write nothing, print the N texts that change most")
     register_all(commands)
     return root
 
@@ -64,6 +66,12 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     from dagobert.runner import STAGES, run_stage
 
     command: str = arguments.command
+    if command == "clean" and arguments.show is not None:
+        from dagobert.params import load_params
+        from dagobert.stages import clean, paths
+
+        print(*clean.show_changes(load_params(paths.PARAMS), arguments.show), sep="\n")
+        return 0
     if command in STAGES:
         run_stage(command)
         return 0

@@ -270,7 +270,7 @@ def _second_pass(
     quarantine: Path,
     outcome: Outcome,
 ) -> None:
-    names = _Places(found)
+    names = _Places(found, draft)
     start = 0
     with (
         pa.OSFile(str(draft)) as source,
@@ -282,7 +282,6 @@ def _second_pass(
             batch = reader.get_batch(i)
             rows = np.arange(start, start + batch.num_rows)
             start += batch.num_rows
-            names.note(batch, rows)
             reason, detail = names.verdicts(batch, rows)
             good = pc.is_null(reason)
             kept = batch if pc.all(good).as_py() else batch.filter(good)
@@ -300,24 +299,24 @@ def _second_pass(
 
 
 class _Places:
-    """Says which row a repeated one repeats: by file and line where that row came before it."""
+    """Says which row a repeated one repeats, by file and line."""
 
-    def __init__(self, found: Repeats) -> None:
+    def __init__(self, found: Repeats, draft: Path) -> None:
         self._found = found
-        self._wanted = np.unique(found.first[found.first >= 0])
         self._names: dict[int, str] = {}
-
-    def note(self, batch: pa.RecordBatch, rows: npt.NDArray[np.int64]) -> None:
-        """Remember where the rows stand that others repeat."""
-        if not len(rows):
-            return
-        low, high = np.searchsorted(self._wanted, [rows[0], rows[-1] + 1])
-        at = self._wanted[low:high] - rows[0]
-        if len(at):
-            picked = batch.select(["source_file", "source_line"]).take(pa.array(at))
-            files, lines = (column.to_pylist() for column in picked.columns)
-            for row, file, line in zip(self._wanted[low:high].tolist(), files, lines, strict=True):
-                self._names[row] = f"{file}:{line}"
+        wanted = np.unique(found.first[found.first >= 0])
+        place = ["source_file", "source_line"]
+        options = pa.ipc.IpcReadOptions(included_fields=[CLEAN_SCHEMA.get_field_index(name) for name in place])
+        start = 0
+        with pa.OSFile(str(draft)) as source, pa.ipc.open_file(source, options=options) as reader:
+            for i in range(reader.num_record_batches if len(wanted) else 0):
+                batch = reader.get_batch(i)
+                low, high = np.searchsorted(wanted, [start, start + batch.num_rows])
+                picked = batch.select(place).take(pa.array(wanted[low:high] - start))
+                files, lines = (column.to_pylist() for column in picked.columns)
+                for row, file, line in zip(wanted[low:high].tolist(), files, lines, strict=True):
+                    self._names[row] = f"{file}:{line}"
+                start += batch.num_rows
 
     def verdicts(self, batch: pa.RecordBatch, rows: npt.NDArray[np.int64]) -> tuple[pa.Array, pa.Array]:
         """Reason and detail of every row of the batch, null for a good one."""
@@ -335,7 +334,7 @@ class _Places:
         return pc.if_else(mask, names, reason), pc.if_else(mask, pa.array(words, pa.string()), detail)
 
     def _words(self, reason: str, first: int) -> str:
-        place = self._names.get(first, "a later row")
+        place = self._names[first]
         return f"another label at {place}" if reason == "conflicting_labels" else f"repeats {place}"
 
 

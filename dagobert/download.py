@@ -1,4 +1,4 @@
-"""Remote files → local files: https by the standard library, everything else by fsspec.
+"""Remote files → local files: https by the standard library, s3, gs and whatever else fsspec knows by fsspec.
 
 A download is kept under a name made of its URI, with what the server said of the file (ETag or date). When it breaks off and is
 tried again, it goes on from there if the server still says the same; otherwise it starts afresh.
@@ -6,6 +6,7 @@ tried again, it goes on from there if the server still says the same; otherwise 
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import http.client
 import json
@@ -18,7 +19,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from dagobert import __version__, events
-from dagobert.errors import SourceError
+from dagobert.errors import SourceError, StorageError
 from dagobert.files import storage_errors
 
 _CHUNK = 1 << 20
@@ -38,23 +39,97 @@ def download(source: str, staging: Path, max_bytes: int, downloads: Path) -> Non
     Raises:
         SourceError: not found, no network, too big.
     """
-    if not source.startswith(("http://", "https://")):
-        raise SourceError(f"data.source: {source}: this kind of address is not supported.")
+    if source.startswith("hf://datasets/") and not PurePosixPath(source).suffix and "*" not in source:
+        from dagobert.hub import fetch_dataset
+
+        fetch_dataset(source, staging)
+    elif source.startswith(("http://", "https://")):
+        _web(source, staging, max_bytes, downloads)
+    else:
+        _filesystem(source, staging, max_bytes, downloads)
+
+
+def _web(source: str, staging: Path, max_bytes: int, downloads: Path) -> None:
     name = unquote(PurePosixPath(urlsplit(source).path).name) or "data"
     if name in {".", ".."} or "/" in name or "\0" in name:
         raise SourceError(f"data.source: {source} does not end in a file name.")
     waiting = Waiting(source, downloads)
-    with waiting.locked(), storage_errors(staging / name):
+    with waiting.locked():
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 _get(source, waiting, max_bytes)
                 break
-            except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+            except (http.client.HTTPException, OSError) as error:
                 if attempt == _ATTEMPTS or not _passing(error):
                     raise _explain(source, error) from error
                 events.warn(f"the connection broke ({error}); going on where it ended")
-        waiting.data.replace(staging / name)
-        waiting.facts.unlink(missing_ok=True)
+        waiting.finish(staging / name)
+
+
+def _filesystem(source: str, staging: Path, max_bytes: int, downloads: Path) -> None:
+    import fsspec
+
+    scheme = source.partition("://")[0]
+    try:
+        system, path = fsspec.core.url_to_fs(source)
+    except (ImportError, ValueError) as error:
+        raise SourceError(f"data.source: {source}: {scheme}:// needs more than is installed here ({error}).") from error
+    try:
+        if glob.has_magic(path):
+            names = sorted(name for name in system.glob(path) if system.isfile(name))
+        else:
+            names = sorted(system.find(path)) if system.isdir(path) else [path]
+        sizes = {name: _size_and_version(system, name) for name in names}
+    except SourceError:
+        raise
+    except Exception as error:  # what a file system raises is its own affair: any of it means "cannot be fetched"
+        raise _unreachable(source, error) from error
+    if not names:
+        raise SourceError(f"data.source: {source} matches no file.")
+    total = sum(size for size, _ in sizes.values())
+    if total > max_bytes:
+        raise SourceError(f"data.source: {source} has {total:,} bytes, more than data.max_bytes ({max_bytes:,}) allows.")
+    root = PurePosixPath(path) if len(names) > 1 or names[0] != path else PurePosixPath(path).parent
+    while not all(PurePosixPath(name).is_relative_to(root) for name in names):
+        root = root.parent
+    for name in names:
+        _one(system, name, staging / PurePosixPath(name).relative_to(root), sizes[name], f"{scheme}://{name}", downloads)
+
+
+def _one(system: Any, name: str, place: Path, expected: tuple[int, str], source: str, downloads: Path) -> None:
+    size, version = expected
+    place.parent.mkdir(parents=True, exist_ok=True)
+    waiting = Waiting(source, downloads)
+    with waiting.locked():
+        have, facts = waiting.so_far()
+        if facts != {"version": version} or have > size:
+            waiting.begin({"version": version})
+            have = 0
+        try:
+            with system.open(name, "rb", block_size=4 << 20, cache_type="readahead") as stream:
+                stream.seek(have)
+                receive(stream, waiting.data, have, size, size, source)
+        except (SourceError, StorageError):
+            raise
+        except Exception as error:
+            raise _unreachable(source, error) from error
+        waiting.finish(place)
+
+
+def _size_and_version(system: Any, name: str) -> tuple[int, str]:
+    info = system.info(name)
+    marks = {key: str(info[key]) for key in ("ETag", "etag", "LastModified", "mtime", "updated", "size") if info.get(key)}
+    return int(info["size"]), json.dumps(marks, sort_keys=True)
+
+
+def _unreachable(source: str, error: Exception) -> SourceError:
+    if isinstance(error, FileNotFoundError):
+        return SourceError(f"data.source: {source}: there is no such file.")
+    kind = type(error).__name__
+    return SourceError(
+        f"data.source: {source} cannot be fetched ({kind}: {error}). Check the address, the network and your credentials. "
+        f"What was received is kept: run it again to go on."
+    )
 
 
 class Waiting:
@@ -87,8 +162,14 @@ class Waiting:
 
     def begin(self, facts: dict[str, Any]) -> None:
         """Start afresh."""
-        self.data.unlink(missing_ok=True)
-        self.facts.write_text(json.dumps(facts), encoding="utf-8")
+        with storage_errors(self.data):
+            self.data.write_bytes(b"")
+            self.facts.write_text(json.dumps(facts), encoding="utf-8")
+
+    def finish(self, place: Path) -> None:
+        """All bytes are there: move them to their place."""
+        self.data.replace(place)
+        self.facts.unlink(missing_ok=True)
 
 
 def _get(source: str, waiting: Waiting, max_bytes: int) -> None:
@@ -103,6 +184,9 @@ def _get(source: str, waiting: Waiting, max_bytes: int) -> None:
         waiting.begin({})
         response = _open(urllib.request.Request(source, headers=_HEADERS))
     with response:
+        if response.status == 206 and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            waiting.begin({})
+            raise http.client.HTTPException("the server sent another part than was asked for")
         if response.status != 206:
             have = 0
             strong = response.headers.get("ETag", "")
@@ -120,6 +204,7 @@ def receive(stream: Any, path: Path, have: int, total: int | None, max_bytes: in
 
     Raises:
         SourceError: more than `max_bytes`.
+        StorageError: no room for it.
         http.client.IncompleteRead: fewer bytes than `total`.
     """
     with (
@@ -128,7 +213,8 @@ def receive(stream: Any, path: Path, have: int, total: int | None, max_bytes: in
     ):
         bar.start_at(have >> 20)
         while piece := stream.read(_CHUNK):
-            file.write(piece)
+            with storage_errors(path):
+                file.write(piece)
             before, have = have, have + len(piece)
             bar.update((have >> 20) - (before >> 20))
             if have > max_bytes:
@@ -161,20 +247,10 @@ def _passing(error: Exception) -> bool:
 _HINTS = {401: ": it needs a login", 403: ": access is denied", 404: ": there is no such file", 410: ": it is gone"}
 
 
-def _explain(source: str, error: Exception) -> Exception:
+def _explain(source: str, error: Exception) -> SourceError:
     if isinstance(error, urllib.error.HTTPError):
-        hint = {401: "it needs a login", 403: "access is denied", 404: "there is no such file", 410: "it is gone"}.get(
-            error.code, ""
-        )
-        return SourceError(
-            f"data.source: {source}: the server answers {error.code} {error.reason}{': ' + hint if hint else ''}."
-        )
-    if (
-        isinstance(error, OSError)
-        and not isinstance(error, (urllib.error.URLError, ConnectionError, TimeoutError))
-        and error.errno
-    ):
-        return error  # the disk's fault: `storage_errors` words it
+        hint = _HINTS.get(error.code, "")
+        return SourceError(f"data.source: {source}: the server answers {error.code} {error.reason}{hint}.")
     reason = getattr(error, "reason", error)
     return SourceError(
         f"data.source: {source} cannot be fetched ({reason}). Is there a network? "

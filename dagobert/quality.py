@@ -174,11 +174,11 @@ def _conflicts(found: Repeats, alive: npt.NDArray[np.bool_], keys: Keys, labels:
     hit = mixed[group]
     if contract.conflicting_labels == "keep_first":
         hit &= of != labels[first]
-    # What a row contradicts: the group's first row, or for that one the group's first row with another label.
+    # What a row contradicts: the group's first row, or, where the two agree, the group's first row with another label.
     other = np.full(len(starts), -1, np.int64)
     differs = np.flatnonzero(of != labels[first])[::-1]
     other[group[differs]] = members[differs]
-    against = np.where(members == first, other[group], first)
+    against = np.where(of == labels[first], other[group], first)
     _set(found, alive, members[hit], against[hit], "conflicting_labels")
 
 

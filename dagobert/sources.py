@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from dagobert import events, files
+from dagobert.archives import is_archive, unpack
 from dagobert.download import download, is_remote
 from dagobert.errors import SourceError
 from dagobert.uris import SCHEME, package_path
@@ -20,7 +21,8 @@ from dagobert.uris import SCHEME, package_path
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What was fetched. `sha256` is of the file, or for several files of their sorted (name, SHA-256) lines."""
+    """What was fetched. `sha256` is of the file (of an archive: before it was unpacked), or for several files of their sorted
+    (name, SHA-256) lines."""
 
     source: str | None
     sha256: str | None
@@ -69,7 +71,8 @@ def fetch(source: str, target: Path, *, sha256: str | None, max_bytes: int, down
     """Bring `source` into the directory `target`.
 
     Args:
-        source: package://module/path, a local path or glob, https://… or another remote URI.
+        source: package://module/path, a local path or glob, https://…, s3://… or what else fsspec knows. An archive (zip, tar)
+            is unpacked.
         target: directory that will hold the snapshot and nothing else.
         sha256: what the source must have, or None.
         max_bytes: largest source accepted.
@@ -91,11 +94,26 @@ def fetch(source: str, target: Path, *, sha256: str | None, max_bytes: int, down
                     f"data.sha256: {source} has SHA-256 {snapshot.sha256}, not {sha256} as params.yaml says: it has changed. "
                     f"If the new data is what you want, set data.sha256 to the new value."
                 )
+            _unpack(staging, downloads, max_bytes)
             if target.is_dir() and files.sha256_tree(target) == files.sha256_tree(staging):
                 raise _UnchangedError
     except _UnchangedError:
         events.say("the source has not changed")
     return snapshot
+
+
+def _unpack(staging: Path, downloads: Path, max_bytes: int) -> None:
+    """Where the snapshot is one archive, put what it holds in its place."""
+    found = list(staging.iterdir())
+    if len(found) != 1 or not found[0].is_file() or not is_archive(found[0].name):
+        return
+    downloads.mkdir(parents=True, exist_ok=True)
+    archive = files.partial(downloads / found[0].name)
+    try:
+        shutil.move(found[0], archive)
+        unpack(archive, found[0].name, staging, max_bytes)
+    finally:
+        archive.unlink(missing_ok=True)
 
 
 def describe(source: str | None, directory: Path) -> Snapshot:

@@ -78,7 +78,7 @@ def _words(error: Exception) -> str:
     text = str(error)
     if "unexpected end" in text or isinstance(error, _TooLongError):
         return "a quote is opened and never closed"
-    return "a quoted field goes on after its closing quote" if "expected after" in text else text
+    return "a quote is never closed, or not doubled inside a quoted field" if "expected after" in text else text
 
 
 def read(path: Path, columns: Columns, reading: Reading, notes: Notes) -> Iterator[Parsed]:

@@ -40,6 +40,11 @@ _LEGACY = [
 ]
 
 
+# UTF-16 and UTF-32 cannot escape single bytes: what is wrong in them becomes one lone surrogate.
+_MARK = "dagobert.mark"
+codecs.register_error(_MARK, lambda error: ("\ud800", error.end))  # type: ignore[attr-defined]
+
+
 def lines(path: Path, encoding: str, notes: Notes) -> Iterator[str]:
     r"""Physical lines with their ends (`\n`, `\r\n` or `\r`).
 
@@ -87,15 +92,13 @@ def decoded(path: Path, encoding: str, notes: Notes) -> Iterator[str]:
         try:
             text = decoder.decode(piece, final=not more)
         except UnicodeDecodeError:
-            if not tentative:
-                text = "\udcff"  # half a code unit at the end of the file
-            else:
-                tentative = False
-                held = before[0] if before else b""
-                codec = codec if _mostly_utf8(held + piece, seen_good) else legacy_encoding(held + piece)
-                notes.encoding(codec)
-                decoder = _decoder(codec, strict=False)
-                text = decoder.decode(held + piece, final=not more)
+            assert tentative, "only strict decoding raises"
+            tentative = False
+            piece = (before[0] if before else b"") + piece
+            codec = codec if _mostly_utf8(piece, seen_good) else legacy_encoding(piece)
+            notes.encoding(codec)
+            decoder = _decoder(codec, strict=False)
+            text = decoder.decode(piece, final=not more)
         seen_good = seen_good or not text.isascii()
         if text:
             yield text
@@ -125,7 +128,7 @@ def chunks(path: Path, notes: Notes) -> Iterator[bytes]:
 
 
 def _decoder(codec: str, *, strict: bool) -> codecs.IncrementalDecoder:
-    errors = "surrogatepass" if codec.startswith(("utf-16", "utf-32")) else "surrogateescape"
+    errors = _MARK if codec.startswith(("utf-16", "utf-32")) else "surrogateescape"
     return codecs.getincrementaldecoder(codec)("strict" if strict else errors)
 
 
@@ -134,11 +137,11 @@ def _by_first_bytes(first: bytes) -> tuple[str, int]:
         if first.startswith(bom):
             return name, len(bom)
     zeros = np.frombuffer(first[:4096], np.uint8) == 0
-    if len(zeros) >= 4:
+    if len(zeros) >= 4 and zeros.any():
         even, odd = zeros[0::2].mean(), zeros[1::2].mean()
-        if odd > 0.4 and even < 0.05:
+        if odd > 0.4 and even < odd / 4:
             return "utf-16-le", 0
-        if even > 0.4 and odd < 0.05:
+        if even > 0.4 and odd < even / 4:
             return "utf-16-be", 0
     return "utf-8", 0
 

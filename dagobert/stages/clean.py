@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dagobert import events, files, records
+from dagobert.changes import most_changed
 from dagobert.curation import Outcome, Selection, curate
 from dagobert.errors import DataContractError, LabelError
 from dagobert.quality import GROUP_REASONS, ROW_REASONS, Contract
@@ -53,6 +54,19 @@ def run(params: Params) -> None:
     except (DataContractError, LabelError):
         paths.CLEAN.unlink()
         raise
+
+
+def show_changes(params: Params, n: int) -> list[str]:
+    """The `n` texts that cleaning changes most, before and after. Writes nothing.
+
+    Raises:
+        RecordError: a file that cannot be read at all, or lacks a column.
+    """
+    layout = records.find(params.data.path, params.data.format)
+    batches = records.read(layout, columns(params), reading(params))
+    rows = selection(params)
+    chosen = (batch.filter(rows.rows(batch)) for batch in batches)
+    return [str(change) for change in most_changed(chosen, params.clean.recipe, n)]
 
 
 def columns(params: Params) -> Columns:
