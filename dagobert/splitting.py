@@ -310,7 +310,7 @@ def _fill(units: Units, order: IntArray, sizes: Sizes) -> IntArray:
 
 
 def _hash_order(units: Units, seed: int) -> IntArray:
-    return np.lexsort((units.key, mixed(units.key, seed)))
+    return np.argsort(mixed(units.key, seed))  # `mixed` is one to one: no ties
 
 
 def _ids(values: Keys) -> IntArray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 
 from dagobert import events, files, labels
 from dagobert.params import Params
+from dagobert.parquet import stream
 from dagobert.stages import paths
 
 OUTPUTS: tuple[Path, ...] = (paths.LABELS, paths.LABEL_MAP)
@@ -54,7 +54,7 @@ def encode_file(
     column = pa.field("label_ids", pa.list_(pa.int32())) if multi else pa.field("label_id", pa.int32())
     schema = pa.schema([pa.field("row_id", pa.int64()), column])
     with files.atomic_file(out) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        for batch in _batches(clean, ["row_id", "label", "source_file", "source_line"]):
+        for batch in stream(clean, ("row_id", "label", "source_file", "source_line"), _BATCH):
             values = labels.split_labels(batch["label"], separator) if separator is not None else batch["label"]
             _refuse_unknown(batch, values, made)
             flat = values.flatten() if multi else values
@@ -78,7 +78,7 @@ def is_multi(clean: Path) -> bool:
 def count_labels(clean: Path, separator: str | None) -> dict[str, int]:
     """How often each label stands in the file."""
     counts: Counter[str] = Counter()
-    for batch in _batches(clean, ["label"]):
+    for batch in stream(clean, ("label",), _BATCH):
         values = labels.split_labels(batch["label"], separator) if separator is not None else batch["label"]
         if pa.types.is_list(values.type):
             values = values.flatten()
@@ -111,9 +111,3 @@ def _refuse_unknown(batch: pa.RecordBatch, values: pa.Array, made: labels.LabelM
     else:
         place = f"row_id {batch['row_id'][row].as_py()}"
     raise labels.unknown_label(flat[at].as_py(), place, made.classes)
-
-
-def _batches(clean: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(clean) as source:
-        wanted = [name for name in columns if name in source.schema_arrow.names]
-        yield from source.iter_batches(batch_size=_BATCH, columns=wanted)

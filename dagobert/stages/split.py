@@ -16,12 +16,14 @@ from dagobert.errors import SplitError
 from dagobert.labels import LabelMap, class_weights
 from dagobert.params import Params
 from dagobert.params.split import SplitParams
+from dagobert.parquet import stream
 from dagobert.splitting import IntArray
 from dagobert.stages import paths
 from dagobert.textkeys import Keys, exact_keys, normalized_keys
 
 OUTPUTS: tuple[Path, ...] = (paths.SPLITS, paths.SPLIT_REPORT)
-_BATCH = 8192
+_BATCH = 4096  # rows whose text is in memory
+_ROWS = 65_536  # rows of a row group of splits.parquet
 
 
 def inputs(params: Params) -> list[Path]:
@@ -33,11 +35,10 @@ def run(params: Params) -> None:
     """Read texts and labels, write the side of each row."""
     ours = params.split
     found = LabelMap.from_json(files.read_json(paths.LABEL_MAP))
-    labels = strata(paths.LABELS, found)
     keys = text_keys(paths.CLEAN)
     groups = None if ours.group is None else group_keys(paths.CLEAN, ours.group)
     units = splitting.make_units(keys, groups)
-    side = choose(ours, units, labels, paths.CLEAN)
+    side = choose(ours, units, strata(paths.LABELS, found), paths.CLEAN)
     _gate(side, keys, paths.CLEAN)
     warnings = _warnings(ours, side, found, paths.LABELS)
     for warning in warnings:
@@ -83,16 +84,18 @@ def choose(ours: SplitParams, units: splitting.Units, labels: IntArray, clean: P
 
 def text_keys(clean: Path) -> Keys:
     """Keys of the normalised texts, shape (N,); a pair of texts counts as one."""
-    keys = []
-    with pq.ParquetFile(clean) as source, events.progress("comparing texts", source.metadata.num_rows) as bar:
-        columns = [name for name in ("text", "text_pair") if name in source.schema_arrow.names]
-        for batch in source.iter_batches(batch_size=_BATCH, columns=columns):
+    n_rows = pq.read_metadata(clean).num_rows
+    keys = np.empty(n_rows, np.uint64)
+    done = 0
+    with events.progress("comparing texts", n_rows) as bar:
+        for batch in stream(clean, ("text", "text_pair"), _BATCH):
             found = normalized_keys(batch["text"])
-            if "text_pair" in columns:
+            if "text_pair" in batch.schema.names:
                 found = splitting.mixed(found, 0) ^ normalized_keys(batch["text_pair"])
-            keys.append(found)
-            bar.update(batch.num_rows)
-    return np.concatenate(keys) if keys else np.zeros(0, np.uint64)
+            keys[done : done + len(found)] = found
+            done += len(found)
+            bar.update(len(found))
+    return keys
 
 
 def group_keys(clean: Path, column: str) -> Keys:
@@ -135,8 +138,11 @@ def write(clean: Path, side: IntArray, out: Path) -> None:
     """Write splits.parquet: every row of clean.parquet in its order."""
     rows = pq.read_table(clean, columns=["row_id"])["row_id"].combine_chunks()
     names = pa.array(splitting.SIDES)
-    with files.atomic_file(out) as temporary:
-        pq.write_table(pa.table({"row_id": rows, "split": names.take(pa.array(side))}), temporary, compression="zstd")
+    schema = pa.schema([("row_id", pa.int64()), ("split", pa.string())])
+    with files.atomic_file(out) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for at in range(0, max(len(side), 1), _ROWS):
+            chosen = names.take(pa.array(side[at : at + _ROWS]))
+            writer.write_table(pa.table([rows.slice(at, _ROWS), chosen], schema=schema))
 
 
 def describe(

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from dagobert import events, files, shards, vocabulary
 from dagobert.params import Params
+from dagobert.parquet import stream
 from dagobert.pretrained import checkpoint_directory
 from dagobert.stages import paths
 from dagobert.tokens import Tokenization
@@ -64,9 +65,10 @@ def tokenize_file(
         TokenizationError: a sample differs from the reference tokenizer.
     """
     parts: list[shards.Part] = []
-    with pq.ParquetFile(clean) as source, events.progress("tokenizing", source.metadata.num_rows) as bar:
+    schema, rows_in = pq.read_schema(clean), pq.read_metadata(clean).num_rows
+    with events.progress("tokenizing", rows_in) as bar:
         pending: list[shards.Sequences] = []
-        for batch in _chunks(source, rows_per_shard):
+        for batch in _chunks(clean, rows_per_shard):
             pair = pc.fill_null(batch["text_pair"], "") if "text_pair" in batch.schema.names else None
             rows = batch["row_id"].to_numpy()
             pending.append(tokenization.sequences(batch["text"], rows, pair, check=True))
@@ -76,7 +78,6 @@ def tokenize_file(
             bar.update(batch.num_rows)
         if pending:
             parts.append(shards.write_part(out, len(parts), join(pending)))
-        recipe = clean_recipe(source.schema_arrow)
     manifest = shards.Manifest(
         tokenizer={"name_or_path": name, "sha256": files.sha256_tree(out / shards.TOKENIZER), "added": [*added]},
         max_length=tokenization.max_length,
@@ -87,7 +88,7 @@ def tokenize_file(
         n_rows=sum(part.n_rows for part in parts),
         n_sequences=sum(part.n_sequences for part in parts),
         n_tokens=sum(part.n_tokens for part in parts),
-        clean=recipe,
+        clean=clean_recipe(schema),
         parts=tuple(parts),
     )
     shards.write_manifest(out, manifest)
@@ -117,11 +118,10 @@ def join(pieces: list[shards.Sequences]) -> shards.Sequences:
     )
 
 
-def _chunks(source: pq.ParquetFile, rows_per_shard: int) -> Iterator[pa.RecordBatch]:
+def _chunks(clean: Path, rows_per_shard: int) -> Iterator[pa.RecordBatch]:
     """Batches of at most `_CHUNK` rows, cut where a shard is full."""
-    columns = [name for name in ("row_id", "text", "text_pair") if name in source.schema_arrow.names]
     room = rows_per_shard
-    for batch in source.iter_batches(batch_size=_CHUNK, columns=columns):
+    for batch in stream(clean, ("row_id", "text", "text_pair"), _CHUNK):
         rest = batch
         while rest.num_rows:
             piece = rest.slice(0, min(room, rest.num_rows))
