@@ -3,6 +3,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 
+[ -L .venv ] && exit 0 # a link: the environment belongs to another checkout
+
 digest() { cat "$@" | git hash-object --stdin; }
 lock=$(digest requirements.lock)
 project=$(digest pyproject.toml tools/environment.pth tools/plots_page.py)
