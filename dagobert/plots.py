@@ -260,13 +260,8 @@ def lengths(edges: FloatArray, rows: IntArray, max_length: int | None, alt: str)
         axes.bar(edges[:-1], rows, width=np.diff(edges), align="edge", color=SERIES[0], alpha=0.7, linewidth=0)
         if max_length is not None and max_length < edges[-1]:
             axes.axvline(max_length, color=SERIES[1], linewidth=1.5)
-            axes.annotate(
-                f"cut at {max_length}",
-                (max_length, 1),
-                (4, -10),
-                xycoords=("data", "axes fraction"),
-                textcoords="offset points",
-            )
+            above: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "ha": "center"}
+            axes.annotate(f"cut at {max_length}", (max_length, 1), (0, 3), **above)
         axes.set_xlim(0, edges[-1])
         axes.set_xlabel("tokens")
         axes.set_ylabel("texts")

@@ -59,6 +59,7 @@ class Story:
     loss: Mapping[str, tuple[FloatArray, FloatArray]]
     tokens: TokenFigures
     parameters: Mapping[str, Sequence[tuple[str, str, str]]]  # section → (name, value, meaning)
+    called: Mapping[str, str] = field(default_factory=dict)  # label in the data → name of the class
     lineage: Mapping[str, Any] = field(default_factory=dict)
     files: Sequence[tuple[str, str]] = ()  # (file, SHA-256)
 
@@ -100,7 +101,15 @@ def render(e: Evaluation, story: Story) -> str:
         loader=PackageLoader("dagobert"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(
-        percent=percent, count=count, visible=visible, clip=clip, span=span, p_value=p_value, signed=signed, fixed=fixed
+        whole=whole,
+        percent=lambda share, digits=1: whole(percent(share, digits)),
+        count=count,
+        visible=visible,
+        clip=clip,
+        span=lambda i: whole(span(i)),
+        p_value=p_value,
+        signed=signed,
+        fixed=fixed,
     )
     page = environment.get_template("report.html").render(
         e=e,
@@ -224,6 +233,11 @@ def _balance(data: Mapping[str, Any]) -> list[tuple[str, int, float]]:
     labels = data.get("labels") or {}
     total = sum(labels.values())
     return [(str(label), n, n / max(total, 1)) for label, n in labels.items()]
+
+
+def whole(text: str) -> str:
+    """A sentence whose numbers keep their unit on the same line."""
+    return re.sub(r"(?<=\d) (?=%|points\b)|(?<=[=<]) (?=\d)", "\u00a0", text)
 
 
 def percent(share: float, digits: int = 1) -> str:

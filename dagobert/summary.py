@@ -115,7 +115,7 @@ def next_commands(model: str, root: Path) -> list[tuple[str, str]]:
     return [
         (f"echo 'A wonderful film.' | {prefix}dagobert predict {model} - -o -", "ask the model"),
         (f"{prefix}dvc exp run -S train.learning_rate=5e-5", "an experiment"),
-        (f"{prefix}dvc plots show", "a page with the plots"),
+        (f"{prefix}dvc plots show", "the plots"),
     ]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +22,7 @@ from dagobert import events, files, model_card, plot_data, report
 from dagobert.baseline import Baseline, tfidf_logistic_regression, tfidf_one_vs_rest
 from dagobert.evaluation import Evaluation, TestRows, judge, metrics_json
 from dagobert.labels import LabelMap
+from dagobert.metrics import BOOTSTRAP_SEED
 from dagobert.params import Params
 from dagobert.report import Story, TokenFigures, percent, span
 from dagobert.shards import Manifest, TokenStore, mean_by_document, open_store
@@ -83,10 +85,10 @@ def run(params: Params) -> None:
         level=ours.confidence_level,
         bins=ours.calibration_bins,
         resamples=ours.bootstrap_resamples,
-        baseline=fit_baseline(paths.CLEAN, sides.train, rows, label_map.multi) if ours.baseline else None,
+        baseline=fit_baseline(paths.CLEAN, sides.train, rows, label_map.multi, ours.baseline_rows) if ours.baseline else None,
         validation=validation,
     )
-    write(evaluation, params, tokens)
+    write(evaluation, params, tokens, dict(zip(label_map.classes, label_map.names, strict=True)))
     for line in said(evaluation):
         events.say(line)
 
@@ -96,7 +98,7 @@ def load_scorer(params: Params) -> Scorer:
     from dagobert import determinism
     from dagobert.scoring import Scorer
 
-    determinism.set_up(threads=params.train.threads, seed=params.train.seed, deterministic=True)
+    determinism.set_up(threads=params.train.threads, seed=params.train.seed, deterministic=params.train.full_determinism)
     return Scorer.load(paths.MODEL, device=params.train.device, precision=params.train.precision)
 
 
@@ -164,13 +166,20 @@ def read_test_rows(clean: Path, side: Side, token_rows: IntArray, tokens: IntArr
     )
 
 
-def fit_baseline(clean: Path, train: Side, rows: TestRows, multi: bool) -> Baseline:
-    """TF-IDF + logistic regression, fitted on the training rows' text."""
+def fit_baseline(clean: Path, train: Side, rows: TestRows, multi: bool, most: int | None) -> Baseline:
+    """TF-IDF + logistic regression, fitted on the training rows' text, or on `most` of them."""
+    notes: tuple[str, ...] = ()
+    if most is not None and len(train.row_ids) > most:
+        notes = (f"on {most:,} of the {len(train.row_ids):,} training rows (evaluate.baseline_rows)",)
+        drawn = np.sort(np.random.default_rng(BOOTSTRAP_SEED).choice(len(train.row_ids), most, replace=False))
+        train = Side(train.row_ids[drawn], train.answers[drawn])
     events.say("fitting the baseline (TF-IDF + logistic regression) on the same rows")
     texts = read_texts(clean, train.row_ids, [])["text"].to_pylist()
     if multi:
-        return tfidf_one_vs_rest(texts, train.answers, rows.texts)
-    return tfidf_logistic_regression(texts, train.answers.argmax(axis=1), rows.texts, train.answers.shape[1])
+        fitted = tfidf_one_vs_rest(texts, train.answers, rows.texts)
+    else:
+        fitted = tfidf_logistic_regression(texts, train.answers.argmax(axis=1), rows.texts, train.answers.shape[1])
+    return replace(fitted, notes=(*notes, *fitted.notes))
 
 
 def token_figures(tokens: Path, manifest: Manifest) -> tuple[IntArray, TokenFigures]:
@@ -196,8 +205,8 @@ def token_figures(tokens: Path, manifest: Manifest) -> tuple[IntArray, TokenFigu
     )
 
 
-def write(e: Evaluation, params: Params, tokens: TokenFigures) -> None:
-    """Write everything the stage makes."""
+def write(e: Evaluation, params: Params, tokens: TokenFigures, called: dict[str, str]) -> None:
+    """Write everything the stage makes; `called` is the name of each label."""
     training = files.read_json(paths.TRAIN_REPORT)
     lineage = files.read_json(paths.MODEL / "dagobert.json")
     story = Story(
@@ -208,6 +217,7 @@ def write(e: Evaluation, params: Params, tokens: TokenFigures) -> None:
         loss=read_loss(paths.LOSS_CURVE),
         tokens=tokens,
         parameters=parameters(params),
+        called=called,
         lineage=flat(lineage.get("fingerprint", {})),
         files=file_hashes(lineage),
     )

@@ -79,6 +79,12 @@ def test_without_baseline_and_temperature(tmp_path: Path, params: Params, monkey
     assert "temperature" not in metrics["test"]
 
 
+def test_a_baseline_of_fewer_rows_says_so(tmp_path: Path, params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = params.model_copy(update={"evaluate": params.evaluate.model_copy(update={"baseline_rows": 100})})
+    run(tmp_path / "a", changed, monkeypatch)
+    assert "on 100 of the 140 training rows" in paths.REPORT.read_text(encoding="utf-8")
+
+
 def test_three_classes_have_curves_each(tmp_path: Path, params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     run(tmp_path / "a", params, monkeypatch, n_classes=3)
     for name in ("roc.csv", "precision_recall.csv"):
