@@ -7,7 +7,6 @@ output to the object of its hash when there is one). Outputs are hashed here, no
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from typing import Any
 
 from dagobert import events, files
 from dagobert.differences import difference
+from dagobert.doctor import differences
 from dagobert.errors import DamagedObjectError, RepositoryError
 from dagobert.lockfile import Entry, Lock, StageFlags, StageRecord, flatten
 from dagobert.objects import md5_path, relative_files
@@ -168,20 +168,7 @@ def _pull(work: _Work, entry: Entry) -> None:
 
 def environment_differences(repository: Repository, commit: str) -> dict[str, tuple[str, str | None]]:
     """Packages that were locked at a commit and are installed here in another version, or not: {name: (locked, installed)}."""
-    content = repository.read(commit, REQUIREMENTS)
-    found: dict[str, tuple[str, str | None]] = {}
-    for line in (content or b"").decode().splitlines():
-        name, separator, version = line.partition("#")[0].strip().partition("==")
-        if not separator:
-            continue
-        version = version.partition(";")[0].strip()
-        try:
-            installed: str | None = importlib.metadata.version(name.partition("[")[0])
-        except importlib.metadata.PackageNotFoundError:
-            installed = None
-        if installed is None or installed.partition("+")[0] != version.partition("+")[0]:
-            found[name] = (version, installed)
-    return found
+    return differences((repository.read(commit, REQUIREMENTS) or b"").decode())
 
 
 def _run(work: _Work, clone: Repository, sources: list[str]) -> tuple[StageResult, ...]:

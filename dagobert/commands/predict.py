@@ -20,7 +20,12 @@ def register(commands: Commands) -> None:
         description="Write label, score and each class's probability for every row of FILE, in order.",
     )
     add = parser.add_argument
-    add("model", metavar="MODEL", type=Path, help="directory of a model, such as models/finetuned; or a stage or experiment: production")
+    add(
+        "model",
+        metavar="MODEL",
+        type=Path,
+        help="directory of a model (models/finetuned), or a stage or experiment (production)",
+    )
     add(
         "file",
         metavar="FILE",

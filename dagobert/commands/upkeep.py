@@ -23,6 +23,22 @@ def register(commands: Commands) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=fsck)
 
+    parser = commands.add_parser("doctor", help="is this machine ready? one line a thing, and what to do")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=doctor)
+
+    parser = commands.add_parser(
+        "tidy",
+        help="remove what old runs left behind: clones, checkpoints, cache objects that nothing names",
+        description="Remove what no branch, tag, experiment or file of the working tree needs.",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show what would go and what it costs, remove nothing")
+    parser.add_argument("--each", action="store_true", help="show each thing, not only the kinds")
+    parser.add_argument(
+        "--checkpoint-days", type=float, default=14, metavar="N", help="keep checkpoints touched since (default: 14)"
+    )
+    parser.set_defaults(run=tidy)
+
 
 def fsck(arguments: argparse.Namespace) -> int:
     """Examine and print."""
@@ -43,3 +59,28 @@ def fsck(arguments: argparse.Namespace) -> int:
             )
         print(f"{found.files:,} files, {found.bytes / 1e6:,.1f} MB hashed: {len(found.damages) or 'none'} damaged")
     return 1 if any(not damage.repaired for damage in found.damages) else 0
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """Examine and print; exit code 1 when something is bad."""
+    from dagobert.doctor import examine, text
+    from dagobert.repository import Repository
+
+    found = list(examine(Repository.find().root))
+    print(json.dumps([vars(finding) for finding in found], indent=2) if arguments.json else text(found))
+    return 1 if any(finding.state == "bad" for finding in found) else 0
+
+
+def tidy(arguments: argparse.Namespace) -> int:
+    """Show, then remove."""
+    from dagobert.hygiene import leftovers, remove, text
+    from dagobert.repository import Repository
+
+    repository = Repository.find()
+    found = leftovers(repository, checkpoint_days=arguments.checkpoint_days)
+    print(text(found, each=arguments.each))
+    if found and arguments.dry_run:
+        print("Nothing was removed. dagobert tidy removes it.")
+    elif found:
+        print(f"{remove(repository, found) / 1e6:,.1f} MB freed.")
+    return 0
