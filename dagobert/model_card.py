@@ -104,7 +104,7 @@ calibration error {s.ece:.3f}.
 ## How to get it back
 
 The commit that holds `reports/metrics.json` with these figures holds everything: `git checkout COMMIT && dvc checkout`
-(from a remote: `dvc pull`), or `dvc repro` to make it again. 
+(from a remote: `dvc pull`), or `dvc repro` to make it again.
 `dagobert reproduce COMMIT` runs it in a clone and compares every byte.
 
 {_lineage(story.files)}"""
