@@ -70,6 +70,8 @@ class Predictor:
 
     def probabilities(self, texts: pa.Array | pa.ChunkedArray, second: pa.Array | pa.ChunkedArray | None = None) -> Floats:
         """Texts (N,) as they stand in the file to probabilities (N, C); a row of NaN where there is no text to judge."""
+        from dagobert.heads import classification
+
         clean = clean_texts(_flat(texts), self.recipe)
         usable = pc.fill_null(pc.greater(pc.utf8_length(clean), 0), False)
         pair = None if second is None else pc.fill_null(clean_texts(_flat(second), self.recipe), "").filter(usable)
@@ -79,7 +81,7 @@ class Predictor:
             store = self.tokenization.store(clean.filter(usable), pair)
             logits = self.scorer.logits(store)
             # A document's prediction is the mean of its windows' logits, as in training's validation and in evaluate.
-            found[rows] = to_probabilities(mean_by_document(logits, store.row_ids), self.labels.multi)
+            found[rows] = classification.probabilities(mean_by_document(logits, store.row_ids), self.labels.problem_type)
         return found
 
     def answers(self, probabilities: Floats) -> tuple[list[Any], list[float | None]]:
@@ -92,16 +94,6 @@ class Predictor:
             names.append(None if blank else several if self.labels.multi else self.labels.names[i])
             scores.append(None if blank else float(row[i]))
         return names, scores
-
-
-def to_probabilities(logits: Floats, multi: bool) -> Floats:
-    """Softmax over classes, or a sigmoid for each where a row may have several: (N, C) to (N, C)."""
-    wide = logits.astype(np.float64)
-    if multi:
-        return (1.0 / (1.0 + np.exp(-wide))).astype(np.float32)
-    powers: npt.NDArray[np.float64] = np.exp(wide - wide.max(axis=1, keepdims=True))
-    shares: Floats = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
-    return shares
 
 
 def predict_file(

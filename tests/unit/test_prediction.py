@@ -16,7 +16,7 @@ from dagobert import prediction
 from dagobert.cleaning import CleanRecipe
 from dagobert.errors import ModelError, RecordError, StorageError
 from dagobert.labels import MULTI, SINGLE, LabelMap
-from dagobert.prediction import Predictor, guarded, predict_file, to_probabilities
+from dagobert.prediction import Predictor, guarded, predict_file
 from dagobert.records import Columns, Reading
 from dagobert.shards import TokenStore
 from dagobert.tokens import Tokenization
@@ -105,10 +105,6 @@ def test_several_labels_a_row(predictor: Callable[..., Predictor]) -> None:
     # sigmoids: class 0 always 0.5, class 1 above it from four tokens on
     assert labels == [["negative"], ["negative", "positive"], None]
     assert scores[2] is None
-
-
-def test_probabilities_of_large_logits() -> None:
-    assert to_probabilities(np.array([[1000.0, 0.0]], np.float32), multi=False).tolist() == [[1.0, 0.0]]
 
 
 @pytest.mark.parametrize(("cell", "expected"), [("=1+1", "'=1+1"), ("@x", "'@x"), ("good", "good"), (None, None), (3, 3)])
