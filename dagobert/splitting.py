@@ -24,6 +24,8 @@ SIDES = ("train", "validation", "test", "unused")
 TRAIN, VALIDATION, TEST, UNUSED = range(4)
 
 IntArray = npt.NDArray[np.int64]
+Index = npt.NDArray[np.int32]  # positions of rows and units: half the memory of 64 bits
+Side = npt.NDArray[np.int8]  # codes of `SIDES`
 Size = int | float | str
 
 _NAMES = {
@@ -47,10 +49,10 @@ class Sizes:
 class Units:
     """Rows that belong together. Shapes: of_row (N,); key, size, first (U,): hash, rows and first row of each unit."""
 
-    of_row: IntArray
+    of_row: Index
     key: Keys
-    size: IntArray
-    first: IntArray
+    size: Index
+    first: Index
 
 
 def wanted_sizes(n_rows: int, train: Size, validation: Size, test: Size) -> Sizes:
@@ -82,6 +84,7 @@ def wanted_sizes(n_rows: int, train: Size, validation: Size, test: Size) -> Size
 
 def make_units(text_keys: Keys, groups: Keys | None = None) -> Units:
     """Units of rows that share a text key or a group, and whatever these connect. Shapes: (N,), (N,)."""
+    assert len(text_keys) < 2**31
     of_row = _ids(text_keys)
     if groups is not None:
         from scipy.sparse import coo_array
@@ -93,22 +96,22 @@ def make_units(text_keys: Keys, groups: Keys | None = None) -> Units:
         edges = coo_array((np.ones(len(of_row), dtype=np.int8), (of_row, n_texts + of_group)), shape=(n, n))
         of_row = _ids(connected_components(edges, directed=False)[1][of_row].astype(np.uint64))
     n_units = int(of_row.max(initial=-1)) + 1
-    size = np.bincount(of_row, minlength=n_units).astype(np.int64)
-    first = np.full(n_units, len(of_row), dtype=np.int64)
-    np.minimum.at(first, of_row, np.arange(len(of_row), dtype=np.int64))
+    size = np.bincount(of_row, minlength=n_units).astype(np.int32)
+    first = np.empty(n_units, dtype=np.int32)
+    first[of_row[::-1]] = np.arange(len(of_row) - 1, -1, -1, dtype=np.int32)  # the last write wins: the first row
     # The smallest key of a unit names it, whatever the order of its rows.
     key = np.full(n_units, np.iinfo(np.uint64).max, dtype=np.uint64)
     np.minimum.at(key, of_row, text_keys if groups is None else groups)
     return Units(of_row, key, size, first)
 
 
-def stratified(units: Units, labels: IntArray, sizes: Sizes, seed: int) -> IntArray:
+def stratified(units: Units, labels: npt.NDArray[np.integer], sizes: Sizes, seed: int) -> Side:
     """Draw sides with the class shares of the whole; a unit counts for the label of its first row. Shapes: (N,) to (N,)."""
     label = labels[units.first]
     n_classes = int(labels.max(initial=0)) + 1
     order = _hash_order(units, seed)
     by_class = [order[label[order] == c] for c in range(n_classes)]
-    side = np.full(len(units.size), UNUSED, dtype=np.int64)
+    side = np.full(len(units.size), UNUSED, dtype=np.int8)
     for code, want in ((TEST, sizes.test), (VALIDATION, sizes.validation), (TRAIN, sizes.train)):
         free = [members[side[members] == UNUSED] for members in by_class]
         left = np.array([units.size[members].sum() for members in free], dtype=np.int64)
@@ -119,12 +122,12 @@ def stratified(units: Units, labels: IntArray, sizes: Sizes, seed: int) -> IntAr
     return side[units.of_row]
 
 
-def shuffled(units: Units, sizes: Sizes, seed: int) -> IntArray:
+def shuffled(units: Units, sizes: Sizes, seed: int) -> Side:
     """Draw sides without looking at labels. Shapes: to (N,)."""
     return _fill(units, _hash_order(units, seed), sizes)
 
 
-def by_position(units: Units, position: IntArray, sizes: Sizes) -> IntArray:
+def by_position(units: Units, position: npt.NDArray[np.integer], sizes: Sizes) -> Side:
     """First rows train, last rows test, those before them validate; a unit stands where its first row stands.
 
     Shapes: position (N,), a rank or time of each row, to (N,).
@@ -132,16 +135,16 @@ def by_position(units: Units, position: IntArray, sizes: Sizes) -> IntArray:
     earliest = np.full(len(units.size), np.iinfo(np.int64).max, dtype=np.int64)
     np.minimum.at(earliest, units.of_row, position)
     order = np.lexsort((units.first, earliest))
-    side = np.full(len(order), UNUSED, dtype=np.int64)
+    side = np.full(len(order), UNUSED, dtype=np.int8)
     for code, want in ((TEST, sizes.test), (VALIDATION, sizes.validation)):
         rest = order[side[order] == UNUSED][::-1]
-        side[rest[np.cumsum(units.size[rest]) <= want]] = code
+        side[rest[np.cumsum(units.size[rest], dtype=np.int64) <= want]] = code
     rest = order[side[order] == UNUSED]
-    side[rest if sizes.train is None else rest[np.cumsum(units.size[rest]) <= sizes.train]] = TRAIN
+    side[rest if sizes.train is None else rest[np.cumsum(units.size[rest], dtype=np.int64) <= sizes.train]] = TRAIN
     return side[units.of_row]
 
 
-def by_hash(units: Units, train: Size, validation: Size, test: Size, seed: int) -> IntArray:
+def by_hash(units: Units, train: Size, validation: Size, test: Size, seed: int) -> Side:
     """A unit's side follows from its text and the seed alone, so that no row changes side when data is added. To (N,).
 
     Raises:
@@ -158,14 +161,16 @@ def by_hash(units: Units, train: Size, validation: Size, test: Size, seed: int) 
             f"split sizes are {train!r} + {validation!r} + {test!r}: shares must be above 0 and at most 1 together."
         )
     at = mixed(units.key, seed).astype(np.float64) / 2.0**64
-    side = np.full(len(at), UNUSED, dtype=np.int64)
+    side = np.full(len(at), UNUSED, dtype=np.int8)
     side[at < sum(shares)] = TRAIN
     side[at < shares[0] + shares[1]] = VALIDATION
     side[at < shares[0]] = TEST
     return side[units.of_row]
 
 
-def k_fold(units: Units, labels: IntArray, folds: int, fold: int, train: Size, validation: Size, seed: int) -> IntArray:
+def k_fold(
+    units: Units, labels: npt.NDArray[np.integer], folds: int, fold: int, train: Size, validation: Size, seed: int
+) -> Side:
     """Fold `fold` of `folds` tests, the rest is drawn for validation and training. Every row is tested in one fold. To (N,).
 
     Raises:
@@ -179,7 +184,7 @@ def k_fold(units: Units, labels: IntArray, folds: int, fold: int, train: Size, v
     begun = 0
     for c in range(int(labels.max(initial=0)) + 1):
         members = order[label[order] == c]
-        middle = np.cumsum(units.size[members]) - (units.size[members] + 1) // 2
+        middle = np.cumsum(units.size[members], dtype=np.int64) - (units.size[members] + 1) // 2
         of_unit[members] = (begun + middle) % folds  # dealt like cards, each class going on where the last one ended
         begun += int(units.size[members].sum())
     tested = of_unit == fold
@@ -193,12 +198,12 @@ def k_fold(units: Units, labels: IntArray, folds: int, fold: int, train: Size, v
     most = len(rest) - sizes.validation
     train_rows = None if sizes.train is None else min(sizes.train, most)
     within = stratified(of_rest, labels[rest], Sizes(train_rows, sizes.validation, 0), seed)
-    side = np.full(n_rows, TEST, dtype=np.int64)
+    side = np.full(n_rows, TEST, dtype=np.int8)
     side[rest] = within
     return side
 
 
-def given(values: Sequence[str | None]) -> IntArray:
+def given(values: Sequence[str | None]) -> Side:
     """Sides as a column of the data says. Shapes: (N,) strings to (N,).
 
     Raises:
@@ -208,7 +213,7 @@ def given(values: Sequence[str | None]) -> IntArray:
     bad = sorted(str(value) for value, code in known.items() if code is None)
     if bad:
         raise SplitError(f"the split column holds {bad[0]!r}: it may hold train, validation (or val, dev), test, and unused.")
-    side = np.array([known[value] for value in values], dtype=np.int64)
+    side = np.array([known[value] for value in values], dtype=np.int8)
     missing = [name for code, name in enumerate(SIDES[:3]) if not (side == code).any()]
     if missing:
         raise SplitError(f"the split column puts no row on the side {' and '.join(missing)}. All three sides need rows.")
@@ -239,14 +244,14 @@ def check_leakage(side: npt.NDArray[np.integer], text_keys: Keys, where: Sequenc
         )
 
 
-def take(sizes: IntArray, quota: int) -> npt.NDArray[np.bool_]:
+def take(sizes: npt.NDArray[np.integer], quota: int) -> npt.NDArray[np.bool_]:
     """Which units, in order, fit into `quota` rows: a unit that is too large is left out and the next one tried. (U,) to
     (U,)."""
     taken = np.zeros(len(sizes), dtype=np.bool_)
     candidates = np.arange(len(sizes))
     while quota > 0 and len(candidates):
         candidates = candidates[sizes[candidates] <= quota]
-        n = int(np.searchsorted(np.cumsum(sizes[candidates]), quota, side="right"))
+        n = int(np.searchsorted(np.cumsum(sizes[candidates], dtype=np.int64), quota, side="right"))
         taken[candidates[:n]] = True
         quota -= int(sizes[candidates[:n]].sum())
         candidates = candidates[n:]
@@ -301,8 +306,8 @@ def mixed(values: Keys, seed: int) -> Keys:
     return np.asarray(z ^ (z >> np.uint64(31)), dtype=np.uint64)
 
 
-def _fill(units: Units, order: IntArray, sizes: Sizes) -> IntArray:
-    side = np.full(len(order), UNUSED, dtype=np.int64)
+def _fill(units: Units, order: IntArray, sizes: Sizes) -> Side:
+    side = np.full(len(order), UNUSED, dtype=np.int8)
     for code, want in ((TEST, sizes.test), (VALIDATION, sizes.validation), (TRAIN, sizes.train)):
         free = order[side[order] == UNUSED]
         side[free if want is None else free[take(units.size[free], want)]] = code
@@ -313,5 +318,5 @@ def _hash_order(units: Units, seed: int) -> IntArray:
     return np.argsort(mixed(units.key, seed))  # `mixed` is one to one: no ties
 
 
-def _ids(values: Keys) -> IntArray:
-    return np.unique(values, return_inverse=True)[1].astype(np.int64)
+def _ids(values: Keys) -> Index:
+    return np.unique(values, return_inverse=True)[1].astype(np.int32)

@@ -17,7 +17,7 @@ from dagobert.labels import LabelMap, class_weights
 from dagobert.params import Params
 from dagobert.params.split import SplitParams
 from dagobert.parquet import stream
-from dagobert.splitting import IntArray
+from dagobert.splitting import Index, IntArray, Side
 from dagobert.stages import paths
 from dagobert.textkeys import Keys, exact_keys, normalized_keys
 
@@ -49,7 +49,7 @@ def run(params: Params) -> None:
     events.say(", ".join(f"{name} {n:,}" for name, n in report["sizes"].items()))
 
 
-def choose(ours: SplitParams, units: splitting.Units, labels: IntArray, clean: Path) -> IntArray:
+def choose(ours: SplitParams, units: splitting.Units, labels: Index, clean: Path) -> Side:
     """The side of each row, shape (N,).
 
     Raises:
@@ -69,7 +69,7 @@ def choose(ours: SplitParams, units: splitting.Units, labels: IntArray, clean: P
         elif ours.strategy == "random":
             side = splitting.shuffled(units, sizes, ours.seed)
         elif ours.strategy == "ordered":
-            side = splitting.by_position(units, np.arange(n_rows, dtype=np.int64), sizes)
+            side = splitting.by_position(units, np.arange(n_rows, dtype=np.int32), sizes)
         else:
             side = splitting.by_position(units, _ranks(_column(clean, ours, "time"), ours.column), sizes)
     for code, name in enumerate(splitting.SIDES[:3]):
@@ -110,15 +110,15 @@ def group_keys(clean: Path, column: str) -> Keys:
     return keys
 
 
-def strata(labels: Path, found: LabelMap) -> IntArray:
+def strata(labels: Path, found: LabelMap) -> Index:
     """What stratified drawing balances: the class of each row, or with several labels a row the rarest of them. Shape (N,)."""
     if not found.multi:
-        ids: IntArray = pq.read_table(labels, columns=["label_id"])["label_id"].to_numpy().astype(np.int64)
+        ids: Index = pq.read_table(labels, columns=["label_id"])["label_id"].to_numpy()
         return ids
     lists = pq.read_table(labels, columns=["label_ids"])["label_ids"].combine_chunks()
     flat, parent = pc.list_flatten(lists).to_numpy(), pc.list_parent_indices(lists).to_numpy()
     counts = np.bincount(flat, minlength=len(found.classes))
-    stratum = np.full(len(lists), len(found.classes), dtype=np.int64)  # rows without any label
+    stratum = np.full(len(lists), len(found.classes), dtype=np.int32)  # rows without any label
     for c in np.argsort(-counts, kind="stable").tolist():
         stratum[parent[flat == c]] = c
     return stratum
@@ -134,19 +134,20 @@ def label_counts(labels: Path, found: LabelMap, chosen: Any) -> list[int]:
     return [int(n) for n in np.bincount(ids, minlength=len(found.classes))]
 
 
-def write(clean: Path, side: IntArray, out: Path) -> None:
+def write(clean: Path, side: Side, out: Path) -> None:
     """Write splits.parquet: every row of clean.parquet in its order."""
-    rows = pq.read_table(clean, columns=["row_id"])["row_id"].combine_chunks()
     names = pa.array(splitting.SIDES)
     schema = pa.schema([("row_id", pa.int64()), ("split", pa.string())])
     with files.atomic_file(out) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        for at in range(0, max(len(side), 1), _ROWS):
-            chosen = names.take(pa.array(side[at : at + _ROWS]))
-            writer.write_table(pa.table([rows.slice(at, _ROWS), chosen], schema=schema))
+        at = 0
+        for batch in stream(clean, ("row_id",), _ROWS):
+            chosen = names.take(pa.array(side[at : at + batch.num_rows]))
+            writer.write_table(pa.table([batch["row_id"], chosen], schema=schema))
+            at += batch.num_rows
 
 
 def describe(
-    ours: SplitParams, side: IntArray, found: LabelMap, labels: Path, units: splitting.Units, warnings: list[str]
+    ours: SplitParams, side: Side, found: LabelMap, labels: Path, units: splitting.Units, warnings: list[str]
 ) -> dict[str, Any]:
     """What `reports/split.json` holds."""
     counts = {name: label_counts(labels, found, side == code) for code, name in enumerate(splitting.SIDES)}
@@ -162,7 +163,7 @@ def describe(
     }
 
 
-def _warnings(ours: SplitParams, side: IntArray, found: LabelMap, labels: Path) -> list[str]:
+def _warnings(ours: SplitParams, side: Side, found: LabelMap, labels: Path) -> list[str]:
     counts = [label_counts(labels, found, side == code) for code in range(len(splitting.SIDES))]
     warnings = splitting.missing_classes(counts, found.names)
     if warnings and ours.strategy == "ordered":
@@ -179,7 +180,7 @@ def _warnings(ours: SplitParams, side: IntArray, found: LabelMap, labels: Path) 
     return warnings
 
 
-def _gate(side: IntArray, keys: Keys, clean: Path) -> None:
+def _gate(side: Side, keys: Keys, clean: Path) -> None:
     try:
         splitting.check_leakage(side, keys)
     except SplitError:
