@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dagobert.cleaning import CleanRecipe, clean_texts
+from dagobert.neardup import NearDuplicates
 from dagobert.parquet import RowWriter
 from dagobert.quality import GROUP_REASONS, Contract, Repeats, pair_problems, repeats, row_problems
 from dagobert.records.batches import ITEM
@@ -119,6 +120,8 @@ def curate(
     try:
         keys = _first_pass(batches, selection, recipe, contract, draft, outcome, on_rows)
         found = repeats(keys.exact, keys.normalized, keys.labels, keys.usable, contract)
+        if contract.near_duplicates != "keep":
+            _near_pass(draft, found, keys, contract)
         schema = clean_schema(selection, keys.lists)
         _second_pass(draft, found, schema, {"clean": recipe.to_json()}, clean, quarantine, outcome)
     finally:
@@ -254,6 +257,30 @@ def _first_pass(
     )
 
 
+def _near_pass(draft: Path, found: Repeats, keys: _Keys, contract: Contract) -> None:
+    """Mark near duplicates among the rows that no other rule has set aside."""
+    near = NearDuplicates(contract.near_duplicate_threshold)
+    code = GROUP_REASONS.index("near_duplicate")
+    alive = keys.usable & (found.reason < 0)
+    row = 0
+    for batch in _batches(draft, ["text"]):
+        for text in batch.column("text").to_pylist():
+            first = near.find(row, text, int(keys.labels[row])) if alive[row] else None
+            if first is not None:
+                found.reason[row], found.first[row] = code, first
+                if contract.near_duplicates == "quarantine" and found.reason[first] < 0:
+                    found.reason[first], found.first[first] = code, row
+            row += 1
+
+
+def _batches(draft: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """The draft's batches with a few of its first columns; the others are not read."""
+    options = pa.ipc.IpcReadOptions(included_fields=[CLEAN_SCHEMA.get_field_index(name) for name in columns])
+    with pa.OSFile(str(draft)) as source, pa.ipc.open_file(source, options=options) as reader:
+        for i in range(reader.num_record_batches):
+            yield reader.get_batch(i).select(columns)
+
+
 def clean_schema(selection: Selection, lists: bool) -> pa.Schema:
     """Schema of the clean file; `lists`: a row has several labels."""
     label = pa.field("label", pa.list_(pa.string()) if lists else pa.string())
@@ -305,18 +332,13 @@ class _Places:
         self._found = found
         self._names: dict[int, str] = {}
         wanted = np.unique(found.first[found.first >= 0])
-        place = ["source_file", "source_line"]
-        options = pa.ipc.IpcReadOptions(included_fields=[CLEAN_SCHEMA.get_field_index(name) for name in place])
         start = 0
-        with pa.OSFile(str(draft)) as source, pa.ipc.open_file(source, options=options) as reader:
-            for i in range(reader.num_record_batches if len(wanted) else 0):
-                batch = reader.get_batch(i)
-                low, high = np.searchsorted(wanted, [start, start + batch.num_rows])
-                picked = batch.select(place).take(pa.array(wanted[low:high] - start))
-                files, lines = (column.to_pylist() for column in picked.columns)
-                for row, file, line in zip(wanted[low:high].tolist(), files, lines, strict=True):
-                    self._names[row] = f"{file}:{line}"
-                start += batch.num_rows
+        for batch in _batches(draft, ["source_file", "source_line"]) if len(wanted) else []:
+            low, high = np.searchsorted(wanted, [start, start + batch.num_rows])
+            files, lines = (column.to_pylist() for column in batch.take(pa.array(wanted[low:high] - start)).columns)
+            for row, file, line in zip(wanted[low:high].tolist(), files, lines, strict=True):
+                self._names[row] = f"{file}:{line}"
+            start += batch.num_rows
 
     def verdicts(self, batch: pa.RecordBatch, rows: npt.NDArray[np.int64]) -> tuple[pa.Array, pa.Array]:
         """Reason and detail of every row of the batch, null for a good one."""
@@ -335,7 +357,8 @@ class _Places:
 
     def _words(self, reason: str, first: int) -> str:
         place = self._names[first]
-        return f"another label at {place}" if reason == "conflicting_labels" else f"repeats {place}"
+        words = {"conflicting_labels": "another label at", "near_duplicate": "almost repeats"}
+        return f"{words.get(reason, 'repeats')} {place}"
 
 
 def _count_kept(kept: pa.RecordBatch, outcome: Outcome) -> None:

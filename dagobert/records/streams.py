@@ -51,22 +51,26 @@ def lines(path: Path, encoding: str, notes: Notes) -> Iterator[str]:
     Raises:
         RecordError: damaged compression, an unknown encoding, or a line beyond any text's length.
     """
-    carry = ""
+    held: list[str] = []  # the beginning of a line whose end has not come yet
+    length = 0
     for text in decoded(path, encoding, notes):
-        carry += text
-        parts = io.StringIO(carry, newline="")
-        carry = ""
-        for line in parts:
-            if carry:
-                yield carry
-            carry = line
-        if carry.endswith("\n"):
-            yield carry
-            carry = ""
-        elif len(carry) > MAX_RECORD:
-            raise RecordError(f"{path}: a line of more than {MAX_RECORD >> 20} million characters: this is no text file.")
-    # A last "\r" waits for its "\n" until here.
-    yield from io.StringIO(carry, newline="")
+        if "\n" in text or "\r" in text:
+            last = ""
+            for line in io.StringIO("".join(held) + text, newline=""):
+                if last:
+                    yield last
+                last = line
+            # A last "\r" waits for its "\n".
+            if last.endswith("\n"):
+                yield last
+                last = ""
+            held, length = [last], len(last)
+        else:
+            held.append(text)
+            length += len(text)
+            if length > MAX_RECORD:
+                raise RecordError(f"{path}: a line of more than {MAX_RECORD >> 20} million characters: this is no text file.")
+    yield from io.StringIO("".join(held), newline="")
 
 
 def decoded(path: Path, encoding: str, notes: Notes) -> Iterator[str]:

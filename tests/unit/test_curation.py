@@ -95,3 +95,15 @@ def test_no_rows_at_all(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,label\n")
     outcome, clean, quarantine = run(tmp_path / "a.csv", tmp_path / "out")
     assert (outcome.rows_read, clean, quarantine) == (0, [], [])
+
+
+@pytest.mark.parametrize(("policy", "left"), [("keep_first", [0, 2, 4]), ("quarantine", [2, 4]), ("keep", [0, 1, 2, 3, 4])])
+def test_near_duplicates(tmp_path: Path, policy: str, left: list[int]) -> None:
+    long = " ".join(f"word{i}" for i in range(60))
+    rows = [(long, 1), (f"{long} more", 1), (f"{long} again", 0), (f"{long} once again", 1), ("short", 1)]
+    (tmp_path / "a.csv").write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
+    _, clean, quarantine = run(tmp_path / "a.csv", tmp_path / "out", near_duplicates=policy)
+    assert [row["row_id"] for row in clean] == left
+    assert {row["reason"] for row in quarantine} <= {"near_duplicate"}
+    if policy == "keep_first":
+        assert [row["detail"] for row in quarantine] == ["almost repeats a.csv:2"] * 2
