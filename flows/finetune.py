@@ -15,13 +15,13 @@ from prefect.client.schemas.objects import State
 
 from flows import shell
 from tasks.forms import AS_COMMITTED, FinetuneForm
-from tasks.record import record
+from tasks.record import conclusion, record
 from tasks.setting import workplace
 from tasks.stages import clean, encode_labels, evaluate, fetch, split, tokenize, train
 
 
 @flow(name="finetune", persist_result=False)
-def finetune(parameters: FinetuneForm = AS_COMMITTED, revision: str | None = None) -> State[dict[str, Any]]:
+def finetune(parameters: FinetuneForm = AS_COMMITTED, revision: str = "") -> State[dict[str, Any]]:
     """Fine-tune a model and record it.
 
     Args:
@@ -36,13 +36,13 @@ def finetune(parameters: FinetuneForm = AS_COMMITTED, revision: str | None = Non
         split(place)
         train(place)
         evaluate(place)
-        return record(place)
+        return conclusion(record(place))
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the flow from a shell; exit code 2 for what the user can mend."""
     parser = argparse.ArgumentParser(prog="python -m flows.finetune", description="Fine-tune, watched by Prefect.")
-    parser.add_argument("--revision", help="commit, branch, tag or experiment to run in a disposable clone")
+    parser.add_argument("--revision", default="", help="commit, branch, tag or experiment to run in a disposable clone")
     parser.add_argument(
         "-S", "--set", action="append", default=[], metavar="SECTION.NAME=VALUE", help="set a parameter, in a clone"
     )

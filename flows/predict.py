@@ -13,6 +13,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows import shell
+from tasks.record import conclusion
 from tasks.scoring import score
 from tasks.setting import workplace
 
@@ -28,7 +29,7 @@ def predict(file: str, output: str, model: str = "", text: str = "text") -> Stat
         text: column with the text.
     """
     with workplace(model, {}) as place:
-        return score(place, str(Path(file).absolute()), str(Path(output).absolute()), text)
+        return conclusion(score(place, str(Path(file).absolute()), str(Path(output).absolute()), text))
 
 
 def main(argv: list[str] | None = None) -> int:

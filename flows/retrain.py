@@ -14,7 +14,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows import shell
-from tasks.record import record
+from tasks.record import conclusion, record
 from tasks.scoring import compare
 from tasks.service import nothing_new, promote, refresh, same_rows_as_in_service
 from tasks.setting import workplace
@@ -28,7 +28,7 @@ def retrain(revision: str = "") -> State[dict[str, Any]]:
     Args:
         revision: commit, branch, tag or experiment to start from. Empty: what is checked out now.
     """
-    with workplace(revision, {}) as place:
+    with workplace(revision or "HEAD", {}) as place:
         refresh(place)
         clean(place)
         if same_rows_as_in_service(place):
@@ -38,8 +38,8 @@ def retrain(revision: str = "") -> State[dict[str, Any]]:
         split(place)
         train(place)
         evaluate(place)
-        recorded = record(place).result()
-        return promote(place, recorded["experiment"], compare(place))
+        experiment = record(place).result()["experiment"]
+        return conclusion(promote(place, experiment, compare(place)))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -65,7 +65,8 @@ def _section(name: str, fields: tuple[str, ...], shown: dict[str, Any]) -> type[
     assert isinstance(model, type)
     assert issubclass(model, BaseModel)
     made: dict[str, Any] = {field: _field(model.model_fields[field], shown.get(field)) for field in fields}
-    return create_model(f"{name.capitalize()}Form", __base__=Form, __doc__=Params.model_fields[name].description, **made)
+    base = type("Base", (Form,), {"model_config": ConfigDict(title=name.capitalize())})
+    return create_model(f"{name.capitalize()}Form", __base__=base, __doc__=Params.model_fields[name].description, **made)
 
 
 def _field(original: FieldInfo, shown: Any) -> tuple[Any, FieldInfo]:

@@ -49,6 +49,11 @@ def record(place: Workplace) -> State[dict[str, Any]]:
     return Completed(message=f"experiment {name}", data={"experiment": name, "revision": place.revision})
 
 
+def conclusion(recorded: State[dict[str, Any]]) -> State[dict[str, Any]]:
+    """The last state of a run that ends with its record: it says under which name."""
+    return Completed(message=recorded.message, data=recorded.result())
+
+
 def show_experiment(name: str, place: Workplace, logger: Logger) -> None:
     """An artifact with the experiment's name and how to get it back; its HTML report outlives the clone in the repository."""
     try:

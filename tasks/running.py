@@ -46,6 +46,7 @@ def run_stage(
     logger: Logger,
     on_event: Callable[[Event], None] = lambda event: None,
     force: bool = False,
+    grace: float = processes.GRACE,
 ) -> dict[str, Any]:
     """Bring one stage up to date; with `force`, run it although it is.
 
@@ -65,6 +66,7 @@ def run_stage(
             place.root,
             dvc.environment(place.root),
             timeout=timeout - (time.monotonic() - started),
+            grace=grace,
             on_line=watcher.line,
             on_tick=watcher.tick,
         )

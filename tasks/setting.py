@@ -31,7 +31,7 @@ def repository() -> Path:
 
 
 @contextmanager
-def workplace(revision: str | None, values: Values) -> Iterator[Workplace]:
+def workplace(revision: str, values: Values) -> Iterator[Workplace]:
     """Give the place of this flow run, its parameters written.
 
     In place when no revision is named, no value set and no deployment involved; else a disposable clone.
@@ -47,14 +47,14 @@ def workplace(revision: str | None, values: Values) -> Iterator[Workplace]:
 
 
 @contextmanager
-def _place(origin: Path, revision: str | None, values: Values, logger: Logger) -> Iterator[Workplace]:
-    if revision is None and not values and deployment.id is None:
+def _place(origin: Path, revision: str, values: Values, logger: Logger) -> Iterator[Workplace]:
+    if not revision.strip() and not values and deployment.id is None:
         logger.info("Working in place, in %s", origin)
         yield Workplace(root=origin, origin=origin, revision=dvc.head(origin))
         return
     kept = None
     try:
-        with clones.disposable(origin, revision or "", str(flow_run.name)) as place:
+        with clones.disposable(origin, revision, str(flow_run.name)) as place:
             kept = place.root
             values = differences(values, place.root / "params.yaml")
             write_values(place.root / "params.yaml", values)

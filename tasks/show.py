@@ -36,6 +36,8 @@ class Progress:
         total = event.get("total")
         if self._off or event.get("kind") != "progress" or not total:
             return
+        if self._id is None and event.get("done") == total:
+            return  # over before anybody could look
         last = event.get("done") == total or event.get("what") != self._what
         if time.monotonic() - self._shown < _INTERVAL and not last:
             return

@@ -1,7 +1,8 @@
 """A stage that does next to nothing: it reads what dvc.yaml says it reads, and writes what dvc.yaml says it writes.
 
 Each output is made from the hashes of the inputs and the parameters alone: two runs agree exactly when DVC saw the same inputs.
-`.dagobert/faults/STAGE` holds one fault (JSON) that is used up by the stage that meets it.
+`$FAKE_FAULTS/STAGE` (default: `.dagobert/faults/STAGE`) holds one fault (JSON) that is used up by the stage that meets it, and
+FAKE_SECONDS says how long stages take (JSON).
 """
 
 from __future__ import annotations
@@ -45,13 +46,14 @@ def main(stage: str) -> int:
 
 
 def take_fault(stage: str) -> dict[str, float]:
-    path = Path(f".dagobert/faults/{stage}")
+    slow = {"seconds": json.loads(os.environ.get("FAKE_SECONDS", "{}")).get(stage, 0)}
+    path = Path(os.environ.get("FAKE_FAULTS", ".dagobert/faults")) / stage
     try:
         fault = json.loads(path.read_text())
     except FileNotFoundError:
-        return {}
+        return slow
     path.unlink()
-    return fault
+    return {**slow, **fault}
 
 
 def suffer(fault: dict[str, float], step: int) -> None:
