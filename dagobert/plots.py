@@ -176,7 +176,7 @@ def confusion(matrix: IntArray, names: Sequence[str], alt: str) -> str | None:
         axes.set_xlim(0, n)
         axes.set_ylim(n, 0)
         ticks = np.arange(n) + 0.5
-        size = _FONT_SIZE if n <= _NUMBERED else 6
+        size = _FONT_SIZE if n <= _NUMBERED else 8
         long = n > 3 or max(map(len, names)) > 12
         axes.set_xticks(ticks, [shown(name, 16) for name in names], rotation=90 if long else 0, fontsize=size)
         axes.set_yticks(ticks, [shown(name, 16) for name in names], fontsize=size)
