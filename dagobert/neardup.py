@@ -6,6 +6,7 @@ The only rule of the data contract that needs memory a row (about 1 KB) and most
 from __future__ import annotations
 
 import re
+from typing import Any
 from zlib import crc32
 
 from dagobert.errors import DataContractError
@@ -22,17 +23,60 @@ def shingles(text: str) -> list[bytes]:
     return [run.encode() for run in dict.fromkeys(runs) if run]
 
 
+def _blank() -> Any:
+    """An empty MinHash, and what to call a missing library."""
+    try:
+        from datasketch import MinHash
+    except ImportError:
+        raise DataContractError(
+            "near duplicates are found with the package datasketch, which is not installed. pip install datasketch, or set "
+            "clean.near_duplicates to keep and split.near_duplicates to null."
+        ) from None
+    return MinHash(num_perm=_PERMUTATIONS, hashfunc=crc32)
+
+
+class AcrossSides:
+    """Finds texts of one side that are nearly the same as one of another side.
+
+    Show it the small sides first, with `remember`, then the large one without: memory holds 1 KB for each remembered text.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        self._blank = _blank()
+        from datasketch import MinHashLSH
+
+        self._threshold = threshold
+        self._index = MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS)
+        self._seen: dict[int, tuple[int, Any]] = {}
+
+    def find(self, row: int, text: str, side: int, *, remember: bool) -> list[tuple[int, float]]:
+        """Rows of other sides that are nearly this text, each with the share of word triples in common (estimated)."""
+        parts = shingles(text)
+        if not parts:
+            return []
+        hashed = self._blank.copy()
+        hashed.update_batch(parts)
+        found = []
+        for other in sorted(self._index.query(hashed)):
+            its_side, theirs = self._seen[other]
+            share = hashed.jaccard(theirs) if its_side != side else 0.0
+            if share >= self._threshold:
+                found.append((int(other), float(share)))
+        if remember:
+            self._index.insert(row, hashed, check_duplication=False)
+            self._seen[row] = (side, hashed)
+        return found
+
+
 class NearDuplicates:
     """Remembers the texts it was shown, by group, and finds an earlier one that is nearly the same."""
 
     def __init__(self, threshold: float) -> None:
-        try:
-            from datasketch import MinHash, MinHashLSH
-        except ImportError:
-            raise DataContractError("clean.near_duplicates needs the package datasketch. pip install datasketch") from None
+        self._blank = _blank()
+        from datasketch import MinHashLSH
+
         self._threshold = threshold
         self._index = MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS)
-        self._blank = MinHash(num_perm=_PERMUTATIONS, hashfunc=crc32)
         self._seen: dict[int, object] = {}
         self._groups: dict[int, int] = {}
 

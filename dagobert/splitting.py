@@ -10,7 +10,7 @@ Shapes: N rows, U units, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -220,28 +220,25 @@ def given(values: Sequence[str | None]) -> Side:
     return side
 
 
-def check_leakage(side: npt.NDArray[np.integer], text_keys: Keys, where: Sequence[str] | None = None) -> None:
-    """The gate: no text, but for case, punctuation and white space, on two sides.
-
-    Args:
-        side: codes of sides, shape (N,).
-        text_keys: keys of normalised texts, shape (N,).
-        where: what to call each row, shape (N,); default: its position.
-    Raises:
-        LeakageError: how many texts, and one pair by name.
-    """
+def leaks(side: Side, text_keys: Keys) -> list[tuple[int, int]]:
+    """Pairs of rows on two sides with one text, but for case, punctuation and white space: one pair a text. Shapes: (N,),
+    (N,)."""
     used = np.flatnonzero(side != UNUSED)
     order = used[np.lexsort((side[used], text_keys[used]))]
-    same = text_keys[order[1:]] == text_keys[order[:-1]]
-    leaks = np.flatnonzero(same & (side[order[1:]] != side[order[:-1]]))
-    if len(leaks):
-        a, b = int(order[leaks[0]]), int(order[leaks[0] + 1])
-        names = [f"row {i}" if where is None else where[i] for i in (a, b)]
-        raise LeakageError(
-            f"{len(leaks):,} {'text stands' if len(leaks) == 1 else 'texts stand'} on two sides of the split, such as "
-            f"{names[0]} ({SIDES[side[a]]}) and {names[1]} ({SIDES[side[b]]}): the score would be too good. Remove "
-            f"duplicates in the clean section of params.yaml, or let Dagobert make the split."
-        )
+    a, b = order[:-1], order[1:]
+    found = np.flatnonzero((text_keys[a] == text_keys[b]) & (side[a] != side[b]))
+    found = found[np.unique(text_keys[a[found]], return_index=True)[1]]
+    return sorted((min(x, y), max(x, y)) for x, y in zip(a[found].tolist(), b[found].tolist(), strict=True))
+
+
+def leakage(side: Side, pairs: Sequence[tuple[int, int]], where: Mapping[int, str]) -> LeakageError:
+    """The error for rows that `leaks` found; `where` names the rows of the first pair."""
+    a, b = pairs[0]
+    return LeakageError(
+        f"{len(pairs):,} {'text stands' if len(pairs) == 1 else 'texts stand'} on two sides of the split, such as {where[a]} "
+        f"({SIDES[side[a]]}) and {where[b]} ({SIDES[side[b]]}): the score would be too good. Set duplicates aside in the clean "
+        f"section of params.yaml, or let Dagobert make the split."
+    )
 
 
 def take(sizes: npt.NDArray[np.integer], quota: int) -> npt.NDArray[np.bool_]:
@@ -306,7 +303,7 @@ def mixed(values: Keys, seed: int) -> Keys:
     return np.asarray(z ^ (z >> np.uint64(31)), dtype=np.uint64)
 
 
-def _fill(units: Units, order: IntArray, sizes: Sizes) -> Side:
+def _fill(units: Units, order: Index, sizes: Sizes) -> Side:
     side = np.full(len(order), UNUSED, dtype=np.int8)
     for code, want in ((TEST, sizes.test), (VALIDATION, sizes.validation), (TRAIN, sizes.train)):
         free = order[side[order] == UNUSED]
@@ -314,8 +311,8 @@ def _fill(units: Units, order: IntArray, sizes: Sizes) -> Side:
     return side[units.of_row]
 
 
-def _hash_order(units: Units, seed: int) -> IntArray:
-    return np.argsort(mixed(units.key, seed))  # `mixed` is one to one: no ties
+def _hash_order(units: Units, seed: int) -> Index:
+    return np.argsort(mixed(units.key, seed)).astype(np.int32)  # `mixed` is one to one: no ties
 
 
 def _ids(values: Keys) -> Index:

@@ -25,3 +25,8 @@ class SplitParams(Section):
     )
     folds: int = Field(ge=2, le=100, description="number of folds of strategy kfold")
     fold: int = Field(ge=0, lt=100, description="the fold that tests, 0 to folds - 1, of strategy kfold")
+    near_duplicates: float | None = Field(
+        gt=0,
+        le=1,
+        description="share of word triples from which texts on two sides are reported as nearly the same; null: do not look",
+    )

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from dagobert import events, files, splitting
 from dagobert.errors import SplitError
 from dagobert.labels import LabelMap, class_weights
+from dagobert.neardup import AcrossSides
 from dagobert.params import Params
 from dagobert.params.split import SplitParams
 from dagobert.parquet import stream
@@ -24,6 +25,7 @@ from dagobert.textkeys import Keys, exact_keys, normalized_keys
 OUTPUTS: tuple[Path, ...] = (paths.SPLITS, paths.SPLIT_REPORT)
 _BATCH = 4096  # rows whose text is in memory
 _ROWS = 65_536  # rows of a row group of splits.parquet
+_PAIRS = 100  # near duplicates shown in the report, the closest first
 
 
 def inputs(params: Params) -> list[Path]:
@@ -40,11 +42,17 @@ def run(params: Params) -> None:
     units = splitting.make_units(keys, groups)
     side = choose(ours, units, strata(paths.LABELS, found), paths.CLEAN)
     _gate(side, keys, paths.CLEAN)
+    near = None if ours.near_duplicates is None else near_duplicates(paths.CLEAN, side, ours.near_duplicates)
     warnings = _warnings(ours, side, found, paths.LABELS)
+    if near is not None and near["pairs"]:
+        warnings.append(
+            f"{near['pairs']:,} pairs of rows on two sides are nearly the same text, such as {near['examples'][0]['a']} and "
+            f"{near['examples'][0]['b']}: see {paths.SPLIT_REPORT}, and clean.near_duplicates to set them aside"
+        )
     for warning in warnings:
         events.warn(warning)
     write(paths.CLEAN, side, paths.SPLITS)
-    report = describe(ours, side, found, paths.LABELS, units, warnings)
+    report = describe(ours, side, found, paths.LABELS, units, warnings) | {"near_duplicates": near}
     files.write_json(paths.SPLIT_REPORT, report)
     events.say(", ".join(f"{name} {n:,}" for name, n in report["sizes"].items()))
 
@@ -163,6 +171,51 @@ def describe(
     }
 
 
+def near_duplicates(clean: Path, side: Side, threshold: float) -> dict[str, Any]:
+    """Pairs of rows on two sides whose texts are nearly the same: how many, and the closest by name."""
+    finder = AcrossSides(threshold)
+    pairs: list[tuple[float, int, int]] = []
+    used = int((side != splitting.UNUSED).sum())
+    with events.progress("looking for near duplicates", used) as bar:
+        # The small sides are remembered, then the training rows come to meet them.
+        for codes in ((splitting.VALIDATION, splitting.TEST), (splitting.TRAIN,)):
+            at = 0
+            for batch in stream(clean, ("text",), _BATCH):
+                chosen = np.flatnonzero(np.isin(side[at : at + batch.num_rows], codes))
+                for row, text in zip((chosen + at).tolist(), batch["text"].take(pa.array(chosen)).to_pylist(), strict=True):
+                    code = int(side[row])
+                    found = finder.find(row, text, code, remember=code != splitting.TRAIN)
+                    pairs += [(-share, other, row) for other, share in found]
+                at += batch.num_rows
+                bar.update(len(chosen))
+    closest = sorted(pairs)[:_PAIRS]
+    where = places(clean, sorted({row for _, *two in closest for row in two}))
+    examples = [
+        {
+            "a": where[a],
+            "a_side": splitting.SIDES[side[a]],
+            "b": where[b],
+            "b_side": splitting.SIDES[side[b]],
+            "share": round(-share, 3),
+        }
+        for share, a, b in closest
+    ]
+    return {"threshold": threshold, "pairs": len(pairs), "examples": examples}
+
+
+def places(clean: Path, rows: list[int]) -> dict[int, str]:
+    """File and line of the rows at these positions, ascending."""
+    found: dict[int, str] = {}
+    wanted, at = np.array(rows, dtype=np.int64), 0
+    for batch in stream(clean, ("row_id", "source_file", "source_line"), _ROWS):
+        here = wanted[(wanted >= at) & (wanted < at + batch.num_rows)]
+        for row, line in zip(here.tolist(), batch.take(pa.array(here - at)).to_pylist(), strict=True):
+            named = "source_file" in line
+            found[row] = f"{line['source_file']}:{line['source_line']}" if named else f"row_id {line['row_id']}"
+        at += batch.num_rows
+    return found
+
+
 def _warnings(ours: SplitParams, side: Side, found: LabelMap, labels: Path) -> list[str]:
     counts = [label_counts(labels, found, side == code) for code in range(len(splitting.SIDES))]
     warnings = splitting.missing_classes(counts, found.names)
@@ -181,15 +234,9 @@ def _warnings(ours: SplitParams, side: Side, found: LabelMap, labels: Path) -> l
 
 
 def _gate(side: Side, keys: Keys, clean: Path) -> None:
-    try:
-        splitting.check_leakage(side, keys)
-    except SplitError:
-        names = pq.read_schema(clean).names
-        if "source_file" not in names:
-            raise
-        table = pq.read_table(clean, columns=["source_file", "source_line"])
-        where = [f"{file}:{line}" for file, line in zip(*(table[c].to_pylist() for c in table.column_names), strict=True)]
-        splitting.check_leakage(side, keys, where)
+    leaks = splitting.leaks(side, keys)
+    if leaks:
+        raise splitting.leakage(side, leaks, places(clean, sorted(leaks[0])))
 
 
 def _column(clean: Path, ours: SplitParams, strategy: str) -> pa.ChunkedArray:

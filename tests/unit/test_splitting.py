@@ -18,8 +18,9 @@ from dagobert.splitting import (
     apportion,
     by_hash,
     by_position,
-    check_leakage,
     k_fold,
+    leakage,
+    leaks,
     make_units,
     missing_classes,
     shuffled,
@@ -108,7 +109,7 @@ def test_every_strategy_keeps_units_whole(corpus: tuple[Any, Any, Any], seed: in
     for name, side in sides.items():
         assert len(side) == n
         assert np.array_equal(side, side[units.first][units.of_row]), name
-        check_leakage(side, text)
+        assert leaks(side, text) == []
         if name != "hash":
             got = counts(side)
             assert got[TEST] <= sizes.test
@@ -166,7 +167,7 @@ def test_every_row_is_tested_in_one_fold() -> None:
     tested = np.zeros(103, dtype=int)
     for fold in range(5):
         side = k_fold(units, labels, 5, fold, "all", 10, 42)
-        check_leakage(side, text)
+        assert leaks(side, text) == []
         assert 15 <= counts(side)[TEST] <= 26
         assert counts(side)[UNUSED] == 0
         tested += side == TEST
@@ -184,14 +185,16 @@ def test_a_given_split_is_read_in_many_spellings() -> None:
         splitting.given(["train", "train"])
 
 
-def test_the_gate_names_a_pair() -> None:
-    text = keys([1, 2, 3, 2])
-    check_leakage(np.array([TRAIN, TRAIN, TEST, TRAIN]), text)
-    check_leakage(np.array([TRAIN, TRAIN, TEST, UNUSED]), text)
-    with pytest.raises(
-        LeakageError, match=r"1 text stands on two sides of the split, such as a\.csv:3 \(train\) and a\.csv:5 \(test\)"
-    ):
-        check_leakage(np.array([TRAIN, TRAIN, TEST, TEST]), text, [f"a.csv:{n}" for n in range(2, 6)])
+def test_the_gate_finds_one_pair_a_text() -> None:
+    text = keys([1, 2, 3, 2, 2, 1])
+    assert leaks(np.array([TRAIN, TRAIN, TEST, TRAIN, UNUSED, TRAIN], np.int8), text) == []
+    side = np.array([TRAIN, TRAIN, TEST, VALIDATION, TEST, TEST], np.int8)
+    found = leaks(side, text)
+    assert [pair for pair in found if pair == (0, 5)]
+    assert len(found) == 2
+    error = leakage(side, [(0, 5)], {0: "a.csv:2", 5: "a.csv:7"})
+    assert isinstance(error, LeakageError)
+    assert str(error).startswith("1 text stands on two sides of the split, such as a.csv:2 (train) and a.csv:7 (test): ")
 
 
 @settings(max_examples=50, deadline=None)

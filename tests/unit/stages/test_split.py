@@ -53,6 +53,33 @@ def test_duplicates_stay_on_one_side_however_they_are_written(divided: Any) -> N
     assert report["rows_kept_together"] == 2
 
 
+def test_near_duplicates_on_two_sides_are_reported_with_their_places(divided: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("dagobert.events.warn", said.append)
+    long = " ".join(f"word{n}" for n in range(200))
+    texts = [*TEXTS[:38], f"{long} end", f"{long} stop"]
+    given = ["train"] * 20 + ["validation"] * 10 + ["test"] * 9 + ["train"]
+    how = {"columns": {"part": given}, "split__strategy": "given", "split__column": "part"}
+    _, report = divided(texts, **how)
+    # 199 of 201 different word triples in common: 0.99
+    near = report["near_duplicates"]
+    assert near["pairs"] == 1
+    assert near["examples"][0] == {
+        "a": "reviews.csv:40",
+        "a_side": "test",
+        "b": "reviews.csv:41",
+        "b_side": "train",
+        "share": near["examples"][0]["share"],
+    }
+    assert near["examples"][0]["share"] == pytest.approx(0.99, abs=0.03)
+    assert said == [
+        line for line in report["warnings"] if "nearly the same text, such as reviews.csv:40 and reviews.csv:41" in line
+    ]
+    assert divided(texts, **how, split__near_duplicates=None)[1]["near_duplicates"] is None
+    given[39] = "test"
+    assert divided(texts, **how)[1]["near_duplicates"] == {"threshold": 0.9, "pairs": 0, "examples": []}
+
+
 def test_a_sorted_file_read_in_order_is_warned_of(divided: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr("dagobert.events.warn", said.append)
