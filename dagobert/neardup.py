@@ -13,6 +13,7 @@ from dagobert.errors import DataContractError
 
 _PERMUTATIONS = 128  # the estimate of the share in common has a standard deviation of at most 0.044
 _WORDS = 3
+_AT_ONCE = 8192
 _WORD = re.compile(r"\w+")
 
 
@@ -35,6 +36,14 @@ def _blank() -> Any:
     return MinHash(num_perm=_PERMUTATIONS, hashfunc=crc32)
 
 
+def _hashed(blank: Any, parts: list[bytes]) -> Any:
+    """The MinHash of a text's runs; in pieces, because datasketch makes a table of runs times permutations (1 GB for 10 MB)."""
+    hashed = blank.copy()
+    for start in range(0, len(parts), _AT_ONCE):
+        hashed.update_batch(parts[start : start + _AT_ONCE])
+    return hashed
+
+
 class AcrossSides:
     """Finds texts of one side that are nearly the same as one of another side.
 
@@ -54,8 +63,7 @@ class AcrossSides:
         parts = shingles(text)
         if not parts:
             return []
-        hashed = self._blank.copy()
-        hashed.update_batch(parts)
+        hashed = _hashed(self._blank, parts)
         found = []
         for other in sorted(self._index.query(hashed)):
             its_side, theirs = self._seen[other]
@@ -91,8 +99,7 @@ class NearDuplicates:
         parts = shingles(text)
         if not parts:
             return None
-        hashed = self._blank.copy()
-        hashed.update_batch(parts)
+        hashed = _hashed(self._blank, parts)
         for other in sorted(self._index.query(hashed)):
             if self._groups[other] == group and hashed.jaccard(self._seen[other]) >= self._threshold:
                 return int(other)
