@@ -25,7 +25,7 @@ def predict(file: str, output: str, model: str = "", text: str = "text") -> Stat
     Args:
         file: CSV, TSV, JSON Lines or Parquet on the machine that runs this.
         output: file to write: .csv, .jsonl or .parquet.
-        model: commit, branch, tag or experiment whose model is used (`in-service`: the one promoted). Empty: the commit.
+        model: commit, branch, tag or experiment whose model is used (`production`: the one promoted). Empty: the commit.
         text: column with the text.
     """
     with workplace(model, {}) as place:

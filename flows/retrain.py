@@ -1,6 +1,6 @@
 """Look whether the source has new data; if so fine-tune, compare with the model in service, and promote or keep.
 
-The model in service is what the branch `in-service` points to. The first run puts its model there.
+The model in service is what `dagobert promote` put in production. The first run puts its model there.
 
     python -m flows.retrain
 """

@@ -33,13 +33,13 @@ def clones_directory(origin: Path) -> Path:
 
 
 def resolve(origin: Path, revision: str) -> str:
-    """The commit that a revision (commit, branch, tag, experiment; empty: what is checked out) stands for.
+    """The commit that a revision stands for: commit, branch, tag, experiment, `production`; empty: what is checked out.
 
     Raises:
         WorkplaceError: there is none.
     """
     revision = revision.strip() or "HEAD"
-    names = [revision, *experiment_refs(origin, revision)]
+    names = [revision, *experiment_refs(origin, revision), *stage_tags(origin, revision)]
     for name in names:
         with suppress(WorkplaceError):
             return dvc.git(origin, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
@@ -54,6 +54,13 @@ def experiment_refs(root: Path, name: str) -> list[str]:
     """The git refs of the experiments of that name."""
     refs = dvc.git(root, "for-each-ref", "--format=%(refname)", "refs/exps").split()
     return [ref for ref in refs if re.fullmatch(rf"refs/exps/[0-9a-f]{{2}}/[0-9a-f]{{38}}/{re.escape(name)}", ref)]
+
+
+def stage_tags(root: Path, stage: str) -> list[str]:
+    """The tags that put a model in a stage such as `production`, newest first."""
+    tags = dvc.git(root, "for-each-ref", "--format=%(refname)", "refs/tags").split()
+    found = [(int(match[1]), tag) for tag in tags if (match := re.fullmatch(rf"refs/tags/model#{re.escape(stage)}#(\d+)", tag))]
+    return [tag for _, tag in sorted(found, reverse=True)]
 
 
 @contextmanager

@@ -12,13 +12,13 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 
-from tasks import dvc, processes
+from tasks import clones, dvc, processes
 from tasks.errors import StageError, StageInterruptedError, WorkplaceError
 from tasks.running import Logger
 from tasks.workplace import Workplace
 
 MODEL = "models/finetuned"
-IN_SERVICE = "in-service"  # the branch whose model is the one in use
+PRODUCTION = "production"  # the stage of `dagobert promote` whose model is in service
 FEWEST = 30  # held-out rows below which a comparison says nothing
 CERTAIN = 0.05  # p below which a difference is not chance
 HOUR = 3600.0
@@ -64,13 +64,14 @@ def score(place: Workplace, file: str, output: str, text: str) -> State[dict[str
 )
 def compare(place: Workplace) -> dict[str, Any]:
     """Compare the workplace's model with the one in service, on rows neither has seen; empty when none is in service."""
-    if not in_service(place.origin):
+    incumbent = in_service(place.origin)
+    if incumbent is None:
         return {}
     state = place.root / ".dagobert"
     seen, result = state / "in-service", state / "comparison.json"
     seen.mkdir(parents=True, exist_ok=True)
     for path, target in ((MODEL, "model"), ("data/clean.parquet", "clean.parquet"), ("data/splits.parquet", "splits.parquet")):
-        dvc.query(place.root, "get", str(place.origin), path, "--rev", IN_SERVICE, "--out", str(seen / target), "--force")
+        dvc.query(place.root, "get", str(place.origin), path, "--rev", incumbent, "--out", str(seen / target), "--force")
     command = ["dagobert", "compare", MODEL, str(seen / "model"), "--seen", str(seen), "-o", str(result)]
     run_command(command, place, 12 * HOUR, get_run_logger())
     found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
@@ -79,10 +80,8 @@ def compare(place: Workplace) -> dict[str, Any]:
 
 def in_service(origin: Path) -> str | None:
     """The commit whose model is in service."""
-    try:
-        return dvc.git(origin, "rev-parse", "--verify", "--quiet", f"refs/heads/{IN_SERVICE}")
-    except WorkplaceError:
-        return None
+    tags = clones.stage_tags(origin, PRODUCTION)
+    return dvc.git(origin, "rev-parse", "--verify", f"{tags[0]}^{{commit}}") if tags else None
 
 
 def verdict(found: dict[str, Any]) -> tuple[bool, str]:

@@ -1,7 +1,13 @@
-"""The model in service: a branch of the repository that points to its experiment. Promotion moves the branch, nothing else."""
+"""The model in service: what `dagobert promote` put in the stage `production`, as tags of the repository.
+
+Its gate compares on the same test rows; after new data those differ, and then the comparison on rows neither model has seen
+decides instead. The gate's other conditions (the record, the bytes, the data contract, the calibration) are never overruled.
+"""
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import Any
 
 from prefect import task
@@ -12,8 +18,9 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 from ruamel.yaml import YAML
 
-from tasks import clones, dvc, markdown, running
-from tasks.scoring import IN_SERVICE, in_service, verdict
+from tasks import dvc, markdown, running
+from tasks.errors import StageError
+from tasks.scoring import PRODUCTION, in_service, run_command, verdict
 from tasks.stages import POLICIES, may_help_to_retry
 from tasks.workplace import Workplace
 
@@ -39,9 +46,10 @@ def refresh(place: Workplace) -> dict[str, Any]:
 
 def same_rows_as_in_service(place: Workplace) -> bool:
     """Whether the clean rows are those the model in service was made from."""
-    if not in_service(place.origin):
+    incumbent = in_service(place.origin)
+    if incumbent is None:
         return False
-    lock = YAML(typ="safe", pure=True).load(dvc.git(place.origin, "show", f"{IN_SERVICE}:dvc.lock"))
+    lock = YAML(typ="safe", pure=True).load(dvc.git(place.origin, "show", f"{incumbent}:dvc.lock"))
     outs = {out["path"]: out.get("md5") for out in lock["stages"].get("clean", {}).get("outs", [])}
     rows = "data/clean.parquet"
     return rows in outs and outs[rows] == dvc.locked_outs(place.root, "clean").get(rows)
@@ -54,14 +62,27 @@ def nothing_new() -> State[dict[str, Any]]:
     )
 
 
+def ask_gate(place: Workplace, experiment: str, reason: str) -> list[str]:
+    """Promote through the gate; what it has against it, empty when the model is in production now."""
+    at_home = replace(place, root=place.origin)
+    command, logger = ["dagobert", "promote", experiment, "--stage", PRODUCTION], get_run_logger()
+    try:
+        run_command(command, at_home, 600, logger)
+    except StageError as error:
+        refused = re.findall(r"^  (\w+): (.*)$", str(error), re.MULTILINE)
+        if [name for name, _ in refused] != ["better"]:
+            return [f"{name}: {text}" for name, text in refused] or [str(error)]
+        run_command([*command, "--because", reason], at_home, 600, logger)
+    return []
+
+
 @task(name="promote", cache_policy=NO_CACHE, persist_result=False, task_run_name="promote or keep")
 def promote(place: Workplace, experiment: str, found: dict[str, Any]) -> State[dict[str, Any]]:
-    """Move the branch `in-service` to the experiment when it is better by more than chance; say why, or why not."""
-    promoted, reason = verdict(found)
-    before = in_service(place.origin)
-    if promoted:
-        (ref,) = clones.experiment_refs(place.origin, experiment)
-        dvc.git(place.origin, "update-ref", "-m", f"promote {experiment}", f"refs/heads/{IN_SERVICE}", ref, before or "0" * 40)
+    """Put the experiment in production when it is better by more than chance and the gate has nothing else against it."""
+    better, reason = verdict(found)
+    refused = ask_gate(place, experiment, reason) if better else []
+    promoted = better and not refused
+    reason = "; ".join([reason, *refused])
     message = (
         f"{experiment} {'is now in service' if promoted else 'is kept as an experiment, the model in service stays'}: {reason}"
     )

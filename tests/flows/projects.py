@@ -85,4 +85,5 @@ def set_fault(root: Path, stage: str, **fault: Any) -> None:
 
 
 def status(root: Path) -> dict[str, Any]:
-    return json.loads(sh(root, "dvc", "status", "--json"))
+    changed: dict[str, Any] = json.loads(sh(root, "dvc", "status", "--json"))
+    return changed

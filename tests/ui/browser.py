@@ -6,6 +6,7 @@ SCREENSHOTS=docs/images the pictures of the README are taken anew.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,6 +97,14 @@ def wait_for_text(page: playwright.Page, text: str) -> None:
     page.locator("main").get_by_text(re.compile(rf"^{text}$")).first.wait_for()
 
 
+def ask(served: Served, path: str, body: dict[str, Any]) -> Any:
+    request = urllib.request.Request(
+        f"{served.url}/api/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)
+
+
 def shoot(page: playwright.Page, name: str) -> None:
     if directory := os.environ.get("SCREENSHOTS"):
         page.wait_for_timeout(1500)
@@ -120,6 +130,7 @@ def test_a_wrong_value_is_refused_and_a_right_one_runs_and_is_recorded(page: pla
     assert "/run" in page.url
     assert "less than or equal to 1" in rate.evaluate("field => field.validationMessage")
     rate.fill("0.0003")
+    page.get_by_text("Parameters").first.scroll_into_view_if_needed()
     shoot(page, "prefect-form")
     page.get_by_role("button", name="Submit").click()
     page.get_by_text("View run").first.click()
@@ -134,7 +145,7 @@ def test_a_wrong_value_is_refused_and_a_right_one_runs_and_is_recorded(page: pla
     page.reload()
     page.get_by_text("evaluation", exact=True).first.wait_for()
     page.goto(f"{served.url}/v2/runs/flow-run/{run}?tab=TaskRuns")
-    wait_for_text(page, "Completed")
+    page.get_by_text("evaluate · ").first.wait_for()
     shoot(page, "prefect-run")
     names = sh(served.root, "git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
     assert len(names) == 1
@@ -155,15 +166,17 @@ def test_artifacts_show_pictures_and_escape_what_comes_from_data(page: playwrigh
 
 def test_a_schedule_is_switched_on_and_its_run_appears(page: playwright.Page, served: Served) -> None:
     open_deployment(page, served, "retrain")
-    page.get_by_role("switch").click()
-    page.get_by_role("tab", name="Upcoming").click()
+    switch = page.get_by_role("switch")
+    switch.click()
+    page.locator("[role=switch][aria-checked=true]").wait_for()
     deadline = time.monotonic() + PATIENCE / 1000
-    while "Scheduled for" not in (text := page.inner_text("main")) and not re.search(r"[1-9]\d* Flow run", text):
-        assert time.monotonic() < deadline, text
-        page.wait_for_timeout(3000)
-        page.reload()
-        page.get_by_role("tab", name="Upcoming").click()
-    page.get_by_role("switch").click()
+    while not (runs := ask(served, "flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}})):
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    page.goto(f"{served.url}/v2/deployments/deployment/{runs[0]['deployment_id']}?tab=Upcoming")
+    page.get_by_role("link", name=runs[0]["name"]).or_(page.get_by_text("Scheduled for")).first.wait_for()
+    switch.click()
+    page.locator("[role=switch][aria-checked=false]").wait_for()
 
 
 def test_cancelling_ends_the_run_and_all_its_processes(page: playwright.Page, served: Served) -> None:

@@ -1,0 +1,145 @@
+"""`make chaos-flow`: what the Prefect side must survive, often.
+
+    python -m tests.chaos_flow --agree 100        the two doors after 100 random changes of parameters
+    python -m tests.chaos_flow --kills 200        kill flow, leash, DVC or stage at random moments: no orphan, next run fine
+    python -m tests.chaos_flow --served 20        kill flow, worker or server of a served project: a terminal state
+    python -m tests.chaos_flow --disk-full        a disk that fills up under a stage (needs root: it mounts a small file system)
+
+Prints one line a check and a summary; exit code 1 when anything failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.chaos_flow import served
+from tests.flows import doors
+from tests.flows.processes import of_project, wait_until_none
+from tests.flows.projects import STAGES, environment, make_project, set_fault, sh, status
+from tests.flows.servers import Server, running_server
+
+
+def main() -> int:
+    """Run what was asked for; 1 when anything failed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos_flow", description="Long checks of the Prefect side.")
+    parser.add_argument("--agree", type=int, default=0, metavar="N", help="random parameter changes through both doors")
+    parser.add_argument("--kills", type=int, default=0, metavar="N", help="kills at random moments, without a worker")
+    parser.add_argument("--served", type=int, default=0, metavar="N", help="kills of flow, worker and server, in turn")
+    parser.add_argument("--disk-full", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    failures: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="chaos-flow-") as name:
+        base = Path(name).resolve()
+        template = make_project(base / "template")
+        (base / "home").mkdir()
+        if asked.agree or asked.kills or asked.disk_full:
+            with running_server(base / "home") as server:
+                failures += agree(asked.agree, asked.seed, template, base, server)
+                failures += kills(asked.kills, asked.seed, template, base, server)
+                if asked.disk_full:
+                    failures += disk_full(template, base, server)
+        if asked.served:
+            failures += served.kills(asked.served, asked.seed, base)
+    print(f"{len(failures)} failed", *failures, sep="\n")
+    return 1 if failures else 0
+
+
+def flow_command(root: Path, server: Server) -> subprocess.Popen[bytes]:
+    """Start the flow in place, as a person would."""
+    values = {**environment(), **server.environment(), "PREFECT_LOGGING_LEVEL": "ERROR"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.finetune"], cwd=root, env=values, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+def agree(n: int, seed: int, template: Path, base: Path, server: Server) -> list[str]:
+    """N random changes through both doors."""
+    if not n:
+        return []
+    generator = random.Random(seed)
+    by_hand, by_flow = doors.twins(template, base)
+    failures = []
+    for number in range(1, n + 1):
+        change = doors.random_change(generator)
+        found = doors.disagreement(by_hand, by_flow, change, lambda root: flow_command(root, server).wait())
+        print(f"agree {number}/{n}: {found or 'same'}", flush=True)
+        failures += [found] if found else []
+    return failures
+
+
+def kills(n: int, seed: int, template: Path, base: Path, server: Server) -> list[str]:
+    """N kills of some process of a run, at a random moment."""
+    generator = random.Random(seed)
+    root = base / "killed"
+    failures = []
+    for number in range(1, n + 1):
+        if not root.exists():
+            shutil.copytree(template, root, symlinks=True)
+        doors.write_values(root / "params.yaml", doors.random_change(generator))
+        set_fault(root, generator.choice(STAGES), seconds=generator.uniform(0, 3))
+        flow = flow_command(root, server)
+        time.sleep(generator.uniform(1, 12))
+        victims = of_project(root)
+        what = "over already"
+        if victims:
+            victim, signal_number = generator.choice(victims), generator.choice([9, 9, 15])
+            try:
+                what = f"signal {signal_number} to {' '.join(victim.cmdline()[:4])[-60:]}"
+                os.kill(victim.pid, signal_number)
+            except (ProcessLookupError, OSError) as error:
+                what = f"gone: {error}"
+        found = after_kill(root, flow, server)
+        print(f"kill {number}/{n}: {what}: {found or 'fine'}", flush=True)
+        failures += [f"{what}: {found}"] if found else []
+    return failures
+
+
+def after_kill(root: Path, flow: subprocess.Popen[bytes], server: Server) -> str | None:
+    """What is wrong after a kill, once the run has ended: orphans, half-written outputs, or a next run that is not fine."""
+    try:
+        flow.wait(timeout=180)
+        wait_until_none(root, timeout=60)
+    except (subprocess.TimeoutExpired, AssertionError) as error:
+        return f"left running: {error}"
+    if partial := list(root.rglob("*.partial")):
+        return f"half-written: {partial}"
+    shutil.rmtree(root / ".dagobert" / "faults", ignore_errors=True)
+    if code := flow_command(root, server).wait(timeout=300):
+        return f"the next run ended with {code}"
+    return f"status {left}" if (left := status(root)) else None
+
+
+def disk_full(template: Path, base: Path, server: Server) -> list[str]:
+    """A stage meets a full disk: the run fails with a reason, and is fine when there is room."""
+    mount = base / "small"
+    mount.mkdir()
+    sh(base, "mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(mount))
+    try:
+        root = mount / "project"
+        shutil.copytree(template, root, symlinks=True)
+        filler = mount / "filler"
+        with filler.open("wb") as file:
+            free = shutil.disk_usage(mount).free
+            file.write(b"\0" * (free - 16_384))
+        code = flow_command(root, server).wait(timeout=180)
+        wait_until_none(root)
+        filler.unlink()
+        fine = flow_command(root, server).wait(timeout=180) == 0 and status(root) == {}
+        found = None if code != 0 and fine else f"full: exit code {code}; with room: fine = {fine}"
+        print(f"disk full: {found or 'fine'}", flush=True)
+        return [found] if found else []
+    finally:
+        sh(base, "umount", "-l", str(mount))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

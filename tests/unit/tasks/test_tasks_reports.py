@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tasks import markdown, reports
+from tasks.workplace import Workplace
+
+
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        ("<script>", "&lt;script&gt;"),
+        ("a|b", r"a\|b"),
+        ("[x](http://y)", r"\[x\]\(http\://y\)"),
+        ("*bold* `code` # head", r"\*bold\* \`code\` \# head"),
+        ("&amp;", r"&amp;amp;"),
+        ("line\nbreak\u202e", "line break "),
+        ("x" * 99, "x" * 79 + "…"),
+    ],
+)
+def test_text_from_data_is_never_markup(data: str, shown: str) -> None:
+    assert markdown.text(data) == shown
+
+
+def test_tables() -> None:
+    assert markdown.table(["name", "rows"], [("a|b", 12000), ("c", 1)]).splitlines() == [
+        "| name | rows |",
+        "| --- | ---: |",
+        r"| a\|b | 12,000 |",
+        "| c | 1 |",
+    ]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workplace:
+    (tmp_path / "reports" / "plots").mkdir(parents=True)
+    (tmp_path / "reports" / "evaluation").mkdir()
+    return Workplace(root=tmp_path, origin=tmp_path, revision="f" * 40)
+
+
+def write(place: Workplace, name: str, value: object) -> None:
+    (place.root / "reports" / name).write_text(value if isinstance(value, str) else json.dumps(value))
+
+
+@pytest.mark.parametrize("stage", ["fetch", "clean", "encode-labels", "tokenize", "split", "train", "evaluate"])
+def test_a_report_that_is_not_there_or_damaged_is_not_shown(place: Workplace, stage: str) -> None:
+    assert reports.after(stage, place) is None
+    for name in ("data.json", "split.json", "train.json", "metrics.json"):
+        write(place, name, "{not json")
+    assert reports.after(stage, place) is None
+
+
+def test_data_report(place: Workplace) -> None:
+    values = {"rows_read": 12, "rows_quarantined": 2, "rows_out": 10, "labels": {"<b>": 7, "x": 3}}
+    write(place, "data.json", {**values, "quarantined_by_reason": {"empty_text": 2}})
+    text = reports.after("clean", place)
+    assert text is not None
+    assert "| read | 12 |" in text
+    assert "| empty\\_text | 2 |" in text
+    assert text.index("&lt;b&gt;") < text.index("| x |")
+
+
+def test_training_and_evaluation_show_pictures_and_the_baseline(place: Workplace) -> None:
+    write(place, "train.json", {"validation": [{"step": 5, "loss": 0.5, "accuracy": 0.9}], "steps": 5})
+    write(place, "plots/loss.csv", "step,split,loss\n1,training,0.9\n5,validation,0.5\n")
+    text = reports.after("train", place)
+    assert text is not None
+    assert "data:image/png;base64,iVBOR" in text
+    test = {"n": 10, "accuracy": 0.9, "accuracy_low": 0.8, "accuracy_high": 0.95, "macro_f1": 0.9}
+    write(place, "metrics.json", {"test": test, "baseline": {"accuracy": 0.7}})
+    write(place, "evaluation/confusion.csv", "actual,predicted\n$a_{b}$,x\nx,x\n")
+    text = reports.after("evaluate", place)
+    assert text is not None
+    assert "# Evaluation: 90.0% accuracy" in text
+    assert "| accuracy | 0.9 | 0.7 |" in text
+    assert "data:image/png;base64,iVBOR" in text
+
+
+def test_how_to_get_an_experiment_back(place: Workplace) -> None:
+    text = reports.experiment_report("brave-otter", place, place.root / "r.html")
+    assert "`dvc exp apply brave-otter`" in text
+    assert (place.root / "r.html").as_uri() in text
