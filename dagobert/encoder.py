@@ -45,10 +45,12 @@ class PackedBert:
         self.gradient_checkpointing = gradient_checkpointing
         stock: Any = bert
         self.config: Any = stock.config
-        self._fused = fused and self.config.hidden_act == "gelu"
+        self._fused = (
+            fused and self.config.hidden_act == "gelu" and dtype in (torch.float32, torch.bfloat16) and not adapted(bert)
+        )
         self._embeddings = stock.embeddings
         self._layers: list[nn.Module] = list(stock.encoder.layer)
-        self._parameters = [[layer.get_parameter(name) for name in PARAMETERS] for layer in self._layers]
+        self._parameters = [[layer.get_parameter(name) for name in PARAMETERS] for layer in self._layers] if self._fused else []
         self._cast: dict[int, tuple[tuple[int, ...], Weights]] = {}
 
     def first(self, batch: Batch, dropout: Dropout | None = None) -> Tensor:
@@ -108,7 +110,7 @@ class PackedBert:
         return known[1]
 
     def weights_changed(self) -> None:
-        """Forget the cast weights: call after parameters were written in a way that autograd does not count."""
+        """Forget the cast weights. Call it after an optimizer step: the fused AdamW changes no version."""
         self._cast.clear()
 
     def _fused_layer(self, x: Tensor, number: int, groups: list[Group], rows: Tensor | None, dropout: Dropout | None) -> Tensor:
@@ -165,6 +167,11 @@ class PackedBert:
             out = layer.output.LayerNorm(y + f)
         assert isinstance(out, Tensor)
         return out
+
+
+def adapted(model: nn.Module) -> bool:
+    """Whether adapters (LoRA) stand between the stock model and its weights."""
+    return any("lora_" in name for name, _ in model.named_parameters())
 
 
 def native_bf16(device: torch.device) -> bool:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from dagobert import events, optim
+from dagobert import distributed, events, optim
 from dagobert.batches import IntArray, cut, epoch_steps, pack
 from dagobert.checkpoints import Checkpoint, Checkpoints
 from dagobert.dropout import Dropout
@@ -76,6 +76,8 @@ class State:
     validated: int = 0  # step of the last validation
     tokens: int = 0
     examples: int = 0
+    budget: int = 0  # tokens computed at once; lowered when memory runs out
+    scaler: dict[str, Any] = field(default_factory=dict)  # fp16: the loss scale
     best_step: int | None = None
     best_value: float | None = None
     without_improvement: int = 0
@@ -98,6 +100,12 @@ class Outcome:
     stopped_early: bool
     validation: list[dict[str, Any]]
     curve: list[tuple[int, float]]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, on a GPU or in torch's CPU allocator."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(w in str(error).lower() for w in words)
 
 
 class StopRequest:
@@ -156,8 +164,8 @@ class Trainer:
         self.n_classes = int(model.config.num_labels)
         self.lengths = train.lengths
         self.class_weights, self.sampling = self._weights()
-        self.budget = recipe.tokens_per_batch
-        self.state = State()
+        self.state = State(budget=recipe.tokens_per_batch)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=classifier.dtype == torch.float16)
         self.best: dict[str, Tensor] | None = None
         self.named: dict[str, Tensor] = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         if not self.named:
@@ -184,7 +192,7 @@ class Trainer:
                     break
                 rows, loss = self._train_step()
                 bar.update(rows, loss=loss)
-                if self.stop.asked:
+                if distributed.any_of(self.stop.asked is not None):
                     self._preempt()
                 if self.state.step % self.recipe.save_steps == 0 and self.state.step < self.total:
                     self.save()
@@ -193,15 +201,18 @@ class Trainer:
     def _train_step(self) -> tuple[int, float]:
         index = self._step_index()
         recipe, state = self.recipe, self.state
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = self._gradients(index)
+        loss = self._gradients_within_memory(index)
+        distributed.add_up([p.grad for p in self.parameters if p.grad is not None])
         rate = recipe.learning_rate * optim.schedule(recipe.lr_scheduler_type, state.step, self.warmup, self.total)
         optim.set_learning_rate(self.optimizer, rate)
+        self.scaler.unscale_(self.optimizer)
         norm = optim.gradient_norm(self.parameters)
-        if not math.isfinite(float(norm)):
+        if math.isfinite(float(norm)):
+            optim.clip(self.parameters, norm, recipe.max_grad_norm)
+        elif not self.scaler.is_enabled():  # in fp16 the scaler leaves this step out and lowers its scale
             self._not_finite("gradient", float(norm), self.train.document[index])
-        optim.clip(self.parameters, norm, recipe.max_grad_norm)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.classifier.weights_changed()
         state.step += 1
         state.examples += len(index)
@@ -209,14 +220,38 @@ class Trainer:
         self._record(loss)
         return len(index), loss
 
+    def _gradients_within_memory(self, index: IntArray) -> float:
+        """`_gradients`, again with half the tokens at once where memory runs out: the same result."""
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            try:
+                return self._gradients(index)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                longest = int(self.lengths[index].max())
+                if self.state.budget <= longest:
+                    raise TrainingError(
+                        f"out of memory with one sequence of {longest} tokens. Lower tokenize.max_length, or set "
+                        f"train.gradient_checkpointing: true."
+                    ) from error
+            self.state.budget = max(longest, self.state.budget // 2)
+            events.warn(f"out of memory: the step is repeated with {self.state.budget:,} tokens at once")
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
     def _gradients(self, index: IntArray) -> float:
-        """Add the gradient of one optimizer step's mean loss to the parameters, and return that loss."""
+        """Add the gradient of one optimizer step's mean loss to the parameters, and return that loss.
+
+        With several processes: this one's share of the gradient, and the loss of all.
+        """
         documents = self.train.document[index]
         target = classification.targets(self.train.labels[documents], self.device)
         total = classification.loss_weights(target, self.class_weights).sum()
         found: list[Tensor] = []
-        at = tokens = 0
-        for piece in cut(index, self.lengths, self.budget, padded=self.classifier.padded):
+        mine = distributed.share(self.lengths[index])
+        at, tokens = mine.start, int(self.lengths[index[: mine.start]].sum())
+        for piece in cut(index[mine], self.lengths, self.state.budget, padded=self.classifier.padded):
             batch = pack(self.train.store, self.train.sequences[piece], self.device, first_token=tokens, first_sequence=at)
             dropout = Dropout(self.recipe.seed, self.state.step, tokens, at)
             logits = self.classifier.logits(batch, dropout)
@@ -226,15 +261,19 @@ class Trainer:
                 class_weights=self.class_weights,
                 smoothing=self.recipe.label_smoothing_factor,
             )
-            torch.autograd.backward(each.sum() / total)
+            torch.autograd.backward(self.scaler.scale(each.sum() / total))
             found.append(each.detach())
             at += len(piece)
             tokens += sum(batch.lengths)
-        each = torch.cat(found)
-        loss = float(each.sum() / total)
+        for p in self.parameters:
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad  # a share may be empty, or a layer unused
+        each = torch.cat(found) if found else torch.zeros(0, device=self.device)
+        summed = each.sum() / total
+        distributed.add_up([summed])
+        loss = float(summed)
         if not math.isfinite(loss):
             bad = (~torch.isfinite(each)).cpu().numpy()
-            self._not_finite("loss", loss, documents[bad] if bad.any() else documents)
+            self._not_finite("loss", loss, documents[mine][bad] if bad.any() else documents)
         return loss
 
     def _not_finite(self, what: str, value: float, documents: IntArray) -> None:
@@ -349,9 +388,15 @@ class Trainer:
 
     def _validate(self) -> dict[str, float]:
         examples = self.validation
-        scorer = Scorer(self.classifier, self.device, self.n_classes, self.recipe.tokens_per_batch)
-        with events.progress("validating", len(examples.sequences), unit="examples") as bar:
-            logits = scorer.logits(examples.store, examples.sequences, progress=_ValidationBar(bar, self.stop))
+        scorer = Scorer(self.classifier, self.device, self.n_classes, self.state.budget)
+        mine = distributed.share(examples.lengths)
+        logits = np.zeros((len(examples.sequences), self.n_classes), dtype=np.float32)
+        with events.progress("validating", len(examples.sequences[mine]), unit="examples") as bar:
+            progress = _ValidationBar(bar, self.stop if distributed.world() == 1 else StopRequest())
+            logits[mine] = scorer.logits(examples.store, examples.sequences[mine], progress=progress)
+        together = torch.from_numpy(logits).to(self.device)
+        distributed.add_up([together])
+        logits = together.cpu().numpy()
         return classification.scores(mean_by_document(logits, examples.document), examples.labels)
 
     # ---- state
@@ -366,8 +411,9 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint, where the run has a place for them."""
-        if self.checkpoints is not None:
+        if self.checkpoints is not None and distributed.rank() == 0:
             self.checkpoints.save(self.checkpoint())
+        distributed.wait()
 
     def checkpoint(self) -> Checkpoint:
         """Everything the run needs to go on, by reference."""
@@ -381,6 +427,7 @@ class Trainer:
                     steps = float(value)
                 else:
                     tensors[f"{key}.{name}"] = value
+        self.state.scaler = self.scaler.state_dict()
         return Checkpoint(self.state.step, tensors, {"optimizer_steps": steps, **asdict(self.state)})
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -389,6 +436,8 @@ class Trainer:
         steps = values.pop("optimizer_steps")
         values["curve"] = [(int(step), float(loss)) for step, loss in values["curve"]]
         self.state = State(**values)
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(self.state.scaler)
         with torch.no_grad():
             for name, p in self.named.items():
                 p.copy_(checkpoint.tensors[f"model.{name}"])

@@ -45,6 +45,7 @@ class Classifier(Protocol):
     """A stock model and the way it is run."""
 
     model: nn.Module
+    dtype: torch.dtype  # what is computed in
     padded: bool  # whether batches are padded: then similar lengths belong together
 
     def logits(self, batch: Batch, dropout: Dropout | None = None) -> Tensor:
@@ -63,6 +64,7 @@ class PackedClassifier:
         self, model: nn.Module, dtype: torch.dtype, *, fused: bool = True, gradient_checkpointing: bool = False
     ) -> None:
         self.model = model
+        self.dtype = dtype
         stock: Any = model
         self.encoder = PackedBert(stock.bert, dtype, fused=fused, gradient_checkpointing=gradient_checkpointing)
         self._pooler, self._classifier, self._config = stock.bert.pooler, stock.classifier, stock.config
@@ -88,7 +90,7 @@ class PaddedClassifier:
 
     def __init__(self, model: nn.Module, dtype: torch.dtype, *, gradient_checkpointing: bool = False) -> None:
         self.model = model
-        self._dtype = dtype
+        self.dtype = dtype
         config: Any = model.config
         self._pad = config.pad_token_id or 0
         if gradient_checkpointing:
@@ -112,7 +114,7 @@ class PaddedClassifier:
         self.model.train(dropout is not None)
         if dropout is not None:
             dropout.seed_torch()
-        with torch.autocast(device.type, dtype=self._dtype, enabled=self._dtype != torch.float32):
+        with torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
             out: Tensor = self.model(**inputs).logits
         return out.float()
 
@@ -138,7 +140,7 @@ def load(
 
     if not list(directory.glob("*.safetensors")):
         raise ModelError(f"{directory}: holds no model.safetensors, so it has no weights that can be read safely.")
-    with _quiet():
+    with quiet():
         try:
             config = AutoConfig.from_pretrained(directory)
         except (ValueError, OSError, KeyError) as error:
@@ -241,8 +243,8 @@ def probabilities(logits: npt.NDArray[np.float32], problem_type: str) -> npt.NDA
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back transformers' report that the head is new, which is as it should be."""
+def quiet() -> Iterator[None]:
+    """Hold back transformers' progress bars and its report that the head is new, which is as it should be."""
     from transformers.utils import logging
 
     messages: Any = logging

@@ -57,11 +57,17 @@ class TrainParams(Section):
     hidden_dropout_prob: float = Field(ge=0, lt=1, description="dropout of hidden states in the encoder")
     classifier_dropout: float = Field(ge=0, lt=1, description="dropout before the classifier")
     label_smoothing_factor: float = Field(ge=0, lt=1, description="label smoothing of the training loss")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         description="auto: bf16 where the processor computes it natively, else fp32"
     )
+    lora_r: int | None = Field(ge=1, description="rank of LoRA adapters (needs peft); null: train the weights themselves")
+    lora_alpha: int = Field(ge=1, description="LoRA: the adapters' product counts alpha / rank times")
     gradient_checkpointing: bool = Field(description="compute layers again in the backward pass: less memory, a third slower")
     save_steps: int = Field(ge=1, description="optimizer steps between checkpoints that a killed run goes on from")
     full_determinism: bool = Field(description="only kernels that give the same bytes every time")
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto: the GPU where there is one")
+    launcher: Literal["none", "torchrun"] = Field(
+        description="none: one process; torchrun: several, each with a share of every step"
+    )
+    nproc_per_node: int = Field(ge=1, description="processes that torchrun starts here: one a GPU")
     threads: int | None = Field(ge=1, description="CPU threads; null: as many as cores. Another number gives other last bits")

@@ -8,7 +8,12 @@ published.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +22,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dagobert import __version__, determinism, events, files, locks, optim, vocabulary
+from dagobert import __version__, determinism, distributed, events, files, locks, lora, optim, vocabulary
 from dagobert.checkpoints import Checkpoints, prune, run_key
 from dagobert.encoder import choose_device, compute_dtype
-from dagobert.errors import TrainingError
+from dagobert.errors import DagobertError, Preempted, TrainingError
 from dagobert.heads import classification
 from dagobert.labels import LabelMap
 from dagobert.pretrained import checkpoint_directory
@@ -40,16 +45,42 @@ def inputs(params: Params) -> list[Path]:
 
 
 def run(params: Params) -> None:
-    """Fine-tune the checkpoint named by model.name_or_path, one training at a time."""
+    """Fine-tune the checkpoint named by model.name_or_path, one training at a time, in this process or in several."""
     with locks.training(choose_device(params.train.device).type, paths.CHECKPOINTS):
-        train_model(params)
+        if params.train.launcher == "torchrun":
+            launch(params.train.nproc_per_node)
+        else:
+            train_model(params)
+
+
+def launch(processes: int) -> None:
+    """Run `main` in several processes by torchrun, and end as they end.
+
+    Raises:
+        Preempted: they were asked to stop, and saved their state.
+        TrainingError: one of them failed; torchrun ended the others.
+    """
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", __name__]
+    with StopRequest().listening() as stop, subprocess.Popen(command) as process:
+        while process.poll() is None:
+            if stop.asked:
+                process.send_signal(signal.SIGTERM)
+                process.wait()
+            time.sleep(0.1)
+    if stop.asked:
+        raise Preempted(f"stopped on {stop.asked}. Its state is saved: run again to go on.")
+    if process.returncode:
+        raise TrainingError(
+            f"a process of torchrun ended with exit code {process.returncode} (its own message stands above). "
+            f"Run again to go on from the last checkpoint."
+        )
 
 
 def train_model(params: Params) -> None:
-    """Fine-tune the checkpoint named by model.name_or_path."""
+    """Fine-tune in this process, alone or as one of torchrun's."""
     recipe = params.train
     determinism.set_up(threads=recipe.threads, seed=recipe.seed, deterministic=recipe.full_determinism)
-    device = choose_device(recipe.device)
+    device = distributed.start(choose_device(recipe.device))
     dtype = compute_dtype(recipe.precision, device)
     fingerprint = determinism.fingerprint(device, dtype, deterministic=recipe.full_determinism)
     base = checkpoint_directory(params.model.name_or_path)
@@ -88,6 +119,8 @@ def train_model(params: Params) -> None:
         vocabulary.grow(model, paths.TOKENS / TOKENIZER, store.manifest.tokenizer.get("added", ()))
     optim.reinitialize(model, recipe.reinit_layers, recipe.seed)
     optim.freeze(model, recipe.freeze)
+    if recipe.lora_r is not None:
+        lora.adapt(model, rank=recipe.lora_r, alpha=recipe.lora_alpha, seed=recipe.seed)
     classifier = classification.runner(model.to(device), dtype, gradient_checkpointing=recipe.gradient_checkpointing)
     how = "packed" if not classifier.padded else "padded, batches of similar length"
     events.say(
@@ -96,9 +129,14 @@ def train_model(params: Params) -> None:
     )
     with StopRequest().listening() as stop:
         outcome = fine_tune(classifier, train, validation, recipe, checkpoints=checkpoints, stop=stop)
-    publish(model, lineage, outcome)
-    checkpoints.clear()
-    prune(paths.CHECKPOINTS, key)
+    if recipe.lora_r is not None:
+        lora.merge(model)
+    if distributed.rank() == 0:
+        publish(model, lineage, outcome)
+        checkpoints.clear()
+        prune(paths.CHECKPOINTS, key)
+    distributed.wait()
+    distributed.stop()
 
 
 def read_labels(path: Path, n_classes: int) -> tuple[IntArray, npt.NDArray[Any]]:
@@ -155,7 +193,8 @@ def code_sha256() -> str:
 def publish(model: Any, lineage: dict[str, Any], outcome: Outcome) -> None:
     """Write the model directory, the report and the loss curve, each whole or not at all."""
     with files.atomic_directory(paths.MODEL) as directory:
-        model.save_pretrained(directory)
+        with classification.quiet():
+            model.save_pretrained(directory)
         for file in sorted((paths.TOKENS / TOKENIZER).iterdir()):
             shutil.copyfile(file, directory / file.name)
         files.write_json(directory / "dagobert.json", {**lineage, "validation": outcome.best})
@@ -177,3 +216,25 @@ def publish(model: Any, lineage: dict[str, Any], outcome: Outcome) -> None:
     lines += [f"{entry['step']},validation,{entry['loss']:.6f}" for entry in outcome.validation]
     with files.atomic_file(paths.LOSS_CURVE) as temporary:
         temporary.write_text("step,split,loss\n" + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+def main() -> int:
+    """What torchrun starts: one process of a run. Only the first shows progress."""
+    from dagobert.params import load_params
+
+    params = load_params(paths.PARAMS)
+    try:
+        if int(os.environ.get("RANK", "0")) == 0:
+            with events.recording("train", None):
+                train_model(params)
+        else:
+            train_model(params)
+    except DagobertError as error:
+        if int(os.environ.get("RANK", "0")) == 0:
+            print(f"dagobert train: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import BertConfig, BertModel
 
 from dagobert.batches import pack
-from dagobert.encoder import PackedBert
+from dagobert.dropout import Dropout
+from dagobert.encoder import PackedBert, native_bf16
 from dagobert.shards import TokenStore
 
 LENGTHS = [1, 2, 3, 16, 17, 30, 31, 32, 33, 47, 64, 5, 5, 5, 5, 5]
@@ -71,3 +72,101 @@ def test_states_and_every_gradient_are_those_of_transformers(fused: bool, length
     for name in wanted:
         scale = max(1.0, float(wanted[name].abs().max()))
         assert (found[name] - wanted[name]).abs().max() < 1e-5 * scale, name
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_packing_never_leaks_across_boundaries(fused: bool) -> None:
+    """Other neighbours leave a sequence's state as it was, bit for bit where the shapes are the same."""
+    model, lengths = small_bert(), [30, 17, 9]
+    one, other = make_store(lengths, seed=1), make_store(lengths, seed=2)
+    ids = np.concatenate([other.sequence(0), one.sequence(1), other.sequence(2)])
+    mixed = TokenStore.from_arrays(ids, np.concatenate([[0], np.cumsum(lengths)]))
+    run = PackedBert(model, torch.float32, fused=fused)
+    with torch.no_grad():
+        before, after = run.first(pack(one, [0, 1, 2])), run.first(pack(mixed, [0, 1, 2]))
+    assert torch.equal(before[1], after[1])
+    assert not torch.equal(before[0], after[0])
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_states_of_all_tokens_are_those_of_transformers(fused: bool) -> None:
+    model, store = small_bert(), make_store([31, 7])
+    with torch.no_grad():
+        states = PackedBert(model, torch.float32, fused=fused).tokens(pack(store, [0, 1]))
+        for i, rows in ((0, slice(0, 31)), (1, slice(31, 38))):
+            ids = torch.from_numpy(store.sequence(i).astype(np.int64))[None]
+            assert (states[rows] - model(input_ids=ids).last_hidden_state[0]).abs().max() < 1e-5
+
+
+def test_segments_of_pairs_reach_the_embeddings() -> None:
+    model = small_bert()
+    store = make_store([20, 12])
+    paired = TokenStore.from_arrays(
+        np.concatenate([store.sequence(0), store.sequence(1)]), [0, 20, 32], second=np.array([8, 12])
+    )
+    with torch.no_grad():
+        found = PackedBert(model, torch.float32).first(pack(paired, [0, 1]))
+        ids = torch.from_numpy(store.sequence(0).astype(np.int64))[None]
+        types = torch.tensor([[0] * 8 + [1] * 12])
+        assert (found[0] - model(input_ids=ids, token_type_ids=types).last_hidden_state[0, 0]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("changes", [{"fused": False}, {"gradient_checkpointing": True}, {"keep": 0}])
+def test_the_ways_to_compute_a_layer_agree_with_dropout_on(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Masks are keyed to the place, so the written-out layer, the plain walk and recomputation drop the same elements."""
+    model, store = small_bert(hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.0), make_store(LENGTHS)
+    order, dropout = list(range(len(LENGTHS))), Dropout(seed=5, step=3)
+    expected = PackedBert(model, torch.float32).first(pack(store, order), dropout)
+    wanted = gradients(model, expected)
+    if "keep" in changes:
+        monkeypatch.setattr("dagobert.encoder._KEEP_BYTES", changes["keep"])
+        changes = {}
+    got = PackedBert(model, torch.float32, **changes).first(pack(store, order), dropout)
+    found = gradients(model, got)
+    assert (got - expected).abs().max() < 1e-5
+    assert all((found[name] - wanted[name]).abs().max() < 1e-4 for name in wanted)
+    assert not torch.allclose(got, PackedBert(model, torch.float32).first(pack(store, order), Dropout(5, 4)), atol=1e-3)
+
+
+def test_frozen_parameters_get_no_gradient_and_the_others_the_same() -> None:
+    model, store = small_bert(), make_store([20, 5])
+    wanted = gradients(model, PackedBert(model, torch.float32).first(pack(store, [0, 1])))
+    for name, p in model.named_parameters():
+        p.requires_grad_("layer.2" in name or name.endswith("layer.1.attention.self.key.weight"))
+    found = gradients(model, PackedBert(model, torch.float32).first(pack(store, [0, 1])))
+    assert set(found) == {name for name, p in model.named_parameters() if p.requires_grad}
+    assert all(torch.equal(found[name], wanted[name]) for name in found)
+
+
+def test_attention_dropout_takes_the_plain_walk_and_drops() -> None:
+    model, store = small_bert(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.5), make_store([20, 5])
+    run, batch = PackedBert(model, torch.float32), pack(store, [0, 1])
+    one, again, other = (run.first(batch, Dropout(1, step)) for step in (1, 1, 2))
+    assert torch.equal(one, again)
+    assert not torch.allclose(one, other, atol=1e-3)
+
+
+@pytest.mark.skipif(not native_bf16(torch.device("cpu")), reason="no bf16 on this processor")
+@pytest.mark.parametrize("fused", [True, False])
+def test_bf16_is_near_fp32(fused: bool) -> None:
+    model, store = small_bert(), make_store(LENGTHS)
+    order = list(range(len(LENGTHS)))
+    expected = PackedBert(model, torch.float32).first(pack(store, order))
+    got = PackedBert(model, torch.bfloat16, fused=fused).first(pack(store, order))
+    wanted, found = gradients(model, expected), gradients(model, got)
+    assert (got.float() - expected).norm() < 0.02 * expected.norm()
+    total = torch.cat([g.flatten() for g in wanted.values()])
+    assert (torch.cat([g.flatten() for g in found.values()]) - total).norm() < 0.03 * total.norm()
+
+
+def test_weights_written_by_an_optimizer_are_seen() -> None:
+    """The fused AdamW writes without autograd's notice (no version changes), so it must be told."""
+    model, store = small_bert(), make_store([9])
+    run = PackedBert(model, torch.float32)
+    before = run.first(pack(store, [0]))
+    before.sum().backward()
+    torch.optim.AdamW(model.parameters(), lr=0.1, fused=True).step()
+    run.weights_changed()
+    after = run.first(pack(store, [0]))
+    assert (after - padded(model, store, [0])).abs().max() < 1e-5
+    assert not torch.allclose(before, after)

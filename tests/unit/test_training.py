@@ -1,25 +1,334 @@
+"""The loop learns, its loss does not depend on how a step is cut, and a stopped run ends as an undisturbed one."""
+
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification
 
-from dagobert.checkpoints import Checkpoints
-from dagobert.errors import NonFiniteLossError, Preempted
-from dagobert.training import Outcome, StopRequest, Trainer, fine_tune
+from dagobert import lora
+from dagobert.checkpoints import Checkpoint, Checkpoints
+from dagobert.errors import NonFiniteLossError, Preempted, TrainingError
+from dagobert.heads import classification
+from dagobert.training import Examples, Outcome, StopRequest, Trainer, fine_tune
+from tests.unit import train_in_processes
 from tests.unit.training_examples import classifier, examples, recipe
 
+TRAIN, VALIDATION = examples(40), examples(16, seed=1)
 
-def train(tiny_bert: Path, **changes: object) -> tuple[Outcome, dict[str, torch.Tensor]]:
+
+def train(
+    tiny_bert: Path, checkpoints: Checkpoints | None = None, stop: StopRequest | None = None, **changes: Any
+) -> tuple[Outcome, dict[str, Tensor]]:
     ours = recipe(**changes)
     ready = classifier(tiny_bert, ours)
-    outcome = fine_tune(ready, examples(), examples(32, seed=1), ours)
-    return outcome, ready.model.state_dict()
+    outcome = fine_tune(ready, TRAIN, VALIDATION, ours, checkpoints=checkpoints, stop=stop)
+    return outcome, {name: p.clone() for name, p in ready.model.state_dict().items()}
+
+
+def trainer(tiny_bert: Path, checkpoints: Checkpoints | None = None, data: Examples = TRAIN, **changes: Any) -> Trainer:
+    ours = recipe(**changes)
+    return Trainer(classifier(tiny_bert, ours), data, VALIDATION, ours, checkpoints, StopRequest())
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+class StopAfter(StopRequest):
+    """Asks to stop when it has been looked at n times: after each step, and after each batch of a validation."""
+
+    def __init__(self, n: int) -> None:
+        self.left = n
+
+    @property
+    def asked(self) -> str | None:  # type: ignore[override]
+        self.left -= 1
+        return "SIGTERM" if self.left < 0 else None
 
 
 def test_it_learns(tiny_bert: Path) -> None:
-    outcome, _ = train(tiny_bert, num_train_epochs=20, learning_rate=5e-3)
+    outcome, _ = train(tiny_bert, num_train_epochs=12, learning_rate=3e-3)
     assert outcome.validation[-1]["accuracy"] >= 0.9
-    assert outcome.steps == 20 * 6
+    assert (outcome.steps, outcome.examples) == (12 * 5, 12 * 40)
+    assert [step for step, _ in outcome.curve] == list(range(1, 61))
+
+
+def test_the_first_step_is_that_of_the_plain_padded_loop(tiny_bert: Path) -> None:
+    """Loss, gradients and weights after one step against transformers and torch, dropout off."""
+    quiet = {"hidden_dropout_prob": 0.0, "classifier_dropout": 0.0, "warmup_steps": 0.0, "max_grad_norm": 0.5}
+    ours = trainer(tiny_bert, **quiet)
+    index = ours._step_index()
+    plain: Any = AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=2).eval()
+    plain.load_state_dict(ours.classifier.model.state_dict())
+    decay = [p for n, p in plain.named_parameters() if not ("bias" in n or "LayerNorm" in n)]
+    rest = [p for n, p in plain.named_parameters() if "bias" in n or "LayerNorm" in n]
+    optimizer = torch.optim.AdamW([{"params": decay, "weight_decay": 0.01}, {"params": rest, "weight_decay": 0.0}], lr=1e-3)
+
+    rows = [TRAIN.store.sequence(int(i)).astype(np.int64) for i in index]
+    ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.int64)
+    for row, sequence in enumerate(rows):
+        ids[row, : len(sequence)] = torch.from_numpy(sequence)
+    out = plain(input_ids=ids, attention_mask=(ids != 0).long(), labels=torch.from_numpy(TRAIN.labels[index]))
+    out.loss.backward()
+    torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.5)
+    expected = {name: p.grad.clone() for name, p in plain.named_parameters()}
+    optimizer.step()
+
+    _, loss = ours._train_step()
+    assert loss == pytest.approx(float(out.loss.detach()), abs=1e-6)
+    for name, p in ours.named.items():
+        assert p.grad is not None
+        assert (p.grad - expected[name]).abs().max() < 1e-6, name
+        moved = expected[name].abs() > 1e-4  # Adam's first step is the sign of the gradient: of nothing, it is noise
+        assert ((p - plain.get_parameter(name)).abs() * moved).max() < 1e-5, name
+
+
+@pytest.mark.parametrize("budget", [24, 40, 100])
+def test_the_loss_does_not_depend_on_how_a_step_is_cut(tiny_bert: Path, budget: int) -> None:
+    """With dropout on: masks are keyed to the place in the step."""
+    whole, cut = trainer(tiny_bert, classifier_dropout=0.3), trainer(tiny_bert, classifier_dropout=0.3, tokens_per_batch=budget)
+    for _ in range(3):
+        assert whole._train_step()[1] == pytest.approx(cut._train_step()[1], abs=1e-6)
+    for name in whole.named:
+        assert torch.allclose(whole.named[name], cut.named[name], atol=2e-5), name
+
+
+@pytest.mark.parametrize("stops", [[0], [3], [5, 2], [2, 0, 1, 0, 0]])
+def test_a_stopped_run_ends_with_the_bytes_of_an_undisturbed_one(tiny_bert: Path, tmp_path: Path, stops: list[int]) -> None:
+    expected, weights = train(tiny_bert)
+    checkpoints = Checkpoints(tmp_path)
+    for n in stops:
+        with pytest.raises(Preempted, match="run again to go on"):
+            train(tiny_bert, checkpoints, StopAfter(n))
+    outcome, resumed = train(tiny_bert, checkpoints)
+    assert same(resumed, weights)
+    assert outcome == expected
+
+
+@pytest.mark.parametrize("control", ["optimizer", "schedule", "rng", "best"])
+def test_leaving_anything_out_of_a_checkpoint_shows(tiny_bert: Path, tmp_path: Path, control: str) -> None:
+    """Negative controls: the comparison above would notice a resume that forgets something."""
+    settings = {"num_train_epochs": 3, "learning_rate": 2e-2, "load_best_model_at_end": control == "best"}
+    _, weights = train(tiny_bert, **settings)
+    run = trainer(tiny_bert, **settings)
+    for _ in range(7):
+        if run._validation_due():
+            run._validate_or_stop()
+        run._train_step()
+    saved = run.checkpoint()
+    tensors = {name: t.clone() for name, t in saved.tensors.items()}
+    state = dict(saved.state)
+    if control == "optimizer":
+        tensors = {name: torch.zeros_like(t) if name.startswith("exp_avg") else t for name, t in tensors.items()}
+    elif control == "best":
+        state["best_value"], state["best_step"] = 1e9, state["validation"][0]["step"]
+        tensors |= {name: torch.zeros_like(t) for name, t in tensors.items() if name.startswith("best.")}
+    Checkpoints(tmp_path).save(Checkpoint(saved.step, tensors, state))
+    resumed = trainer(tiny_bert, Checkpoints(tmp_path), **settings)
+    if control == "schedule":
+        resumed.warmup = 20
+    if control == "rng":
+        resumed.recipe = resumed.recipe.model_copy(update={"seed": 43})
+    resumed.run()
+    assert not same(resumed.classifier.model.state_dict(), weights)
+
+
+def test_a_damaged_checkpoint_is_passed_over(tiny_bert: Path, tmp_path: Path) -> None:
+    _, weights = train(tiny_bert)
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(Preempted):
+        train(tiny_bert, checkpoints, StopAfter(7), save_steps=2)
+    newest = checkpoints.found()[-1] / "tensors.safetensors"
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
+    assert len(checkpoints.latest()[1]) == 1
+    _, resumed = train(tiny_bert, checkpoints)
+    assert same(resumed, weights)
+
+
+def test_twenty_runs_give_the_same_bytes(tiny_bert: Path) -> None:
+    runs = [train(tiny_bert, num_train_epochs=1)[1] for _ in range(20)]
+    assert all(same(run, runs[0]) for run in runs)
+
+
+def test_another_seed_gives_another_model(tiny_bert: Path) -> None:
+    assert not same(train(tiny_bert, num_train_epochs=1)[1], train(tiny_bert, num_train_epochs=1, seed=1)[1])
+
+
+def test_validation_does_not_change_the_training(tiny_bert: Path) -> None:
+    last = {"load_best_model_at_end": False}
+    assert same(train(tiny_bert, **last)[1], train(tiny_bert, eval_strategy="steps", eval_steps=1, **last)[1])
+
+
+def test_evaluation_every_n_steps(tiny_bert: Path) -> None:
+    outcome, _ = train(tiny_bert, eval_strategy="steps", eval_steps=4)
+    assert [entry["step"] for entry in outcome.validation] == [4, 8, 10]
+
+
+def test_the_best_weights_are_published_or_the_last(tiny_bert: Path) -> None:
+    settings = {"num_train_epochs": 4, "learning_rate": 5e-2, "metric_for_best_model": "loss"}
+    best, weights = train(tiny_bert, **settings)
+    losses = [entry["loss"] for entry in best.validation]
+    assert best.best["loss"] == min(losses)
+    last, others = train(tiny_bert, load_best_model_at_end=False, **settings)
+    assert last.best["step"] == last.steps
+    assert same(weights, others) == (losses[-1] == min(losses))
+
+
+def test_early_stopping(tiny_bert: Path) -> None:
+    outcome, _ = train(
+        tiny_bert, num_train_epochs=30, learning_rate=5e-2, early_stopping_patience=2, metric_for_best_model="loss"
+    )
+    assert outcome.stopped_early
+    assert outcome.steps < outcome.total_steps
+    losses = [entry["loss"] for entry in outcome.validation]
+    assert min(losses) == losses[-3]
+
+
+def test_nan_is_a_named_error_with_its_rows(tiny_bert: Path) -> None:
+    run = trainer(tiny_bert)
+    with torch.no_grad():
+        run.named["bert.embeddings.word_embeddings.weight"][51] = float("nan")  # every positive row reads word 51
+    step = run._step_index()
+    bad = TRAIN.row_ids[step[TRAIN.labels[step] == 1]]
+    with pytest.raises(NonFiniteLossError, match="loss of optimizer step 1 is nan") as caught:
+        run._train_step()
+    assert str(caught.value).split("row_id ")[1].split(")")[0] == ", ".join(map(str, bad.tolist()))
+
+
+def test_an_infinite_gradient_is_an_error(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dagobert.optim.gradient_norm", lambda parameters: torch.tensor(float("inf")))
+    with pytest.raises(NonFiniteLossError, match="gradient of optimizer step 1 is inf"):
+        trainer(tiny_bert)._train_step()
+
+
+def test_out_of_memory_lowers_the_budget_and_repeats_the_step(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small, run = trainer(tiny_bert), trainer(tiny_bert)
+    logits = run.classifier.logits
+
+    def limited(batch: Any, dropout: Any = None) -> Tensor:
+        if sum(batch.lengths) > 60:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory")
+        return logits(batch, dropout)
+
+    monkeypatch.setattr(run.classifier, "logits", limited)
+    for _ in range(3):
+        assert run._train_step()[1] == pytest.approx(small._train_step()[1], abs=1e-6)
+    assert run.state.budget <= 64
+    monkeypatch.setattr(run.classifier, "logits", lambda *_: logits(None))  # another error is not taken for it
+    with pytest.raises(AttributeError):
+        run._train_step()
+
+
+def test_out_of_memory_with_one_sequence_is_an_error(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = trainer(tiny_bert)
+
+    def never(*_: Any) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(run.classifier, "logits", never)
+    with pytest.raises(TrainingError, match="one sequence of"):
+        run._train_step()
+
+
+def test_class_weights_and_balanced_sampling(tiny_bert: Path) -> None:
+    rare = np.flatnonzero(TRAIN.labels == 1)[:4]
+    index = np.sort(np.concatenate([np.flatnonzero(TRAIN.labels == 0), rare]))
+    data = Examples(TRAIN.store, index, np.arange(len(index)), TRAIN.row_ids[index], TRAIN.labels[index])
+    n = len(index)
+    weighted = trainer(tiny_bert, data=data, class_weights="balanced")
+    assert weighted.class_weights is not None
+    assert weighted.class_weights.tolist() == pytest.approx([n / (2 * (n - 4)), n / 8])
+    assert trainer(tiny_bert, data=data, class_weights=(1.0, 3.0)).class_weights.tolist() == [1.0, 3.0]  # type: ignore[union-attr]
+    with pytest.raises(TrainingError, match="has 3 numbers, but there are 2 classes"):
+        trainer(tiny_bert, data=data, class_weights=(1.0, 3.0, 1.0))
+    drawn = np.concatenate([s for e in range(20) for s in trainer(tiny_bert, data=data, train_sampling="balanced")._steps(e)])
+    assert 0.4 < data.labels[drawn].mean() < 0.6
+
+
+def test_a_step_by_tokens(tiny_bert: Path) -> None:
+    run = trainer(tiny_bert, train_batch_tokens=100)
+    assert all(TRAIN.lengths[step].sum() <= 100 for step in run._steps(0))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"gradient_checkpointing": True},
+        {"attention_probs_dropout_prob": 0.1},
+        {"label_smoothing_factor": 0.1},
+        {"freeze": "encoder"},
+        {"lr_scheduler_type": "cosine", "layer_wise_lr_decay": 0.8},
+        {"precision": "bf16"},
+        {"precision": "fp16"},
+    ],
+)
+def test_every_option_trains(tiny_bert: Path, changes: dict[str, Any]) -> None:
+    outcome, weights = train(tiny_bert, num_train_epochs=1, **changes)
+    assert np.isfinite([loss for _, loss in outcome.curve]).all()
+    start = classifier(tiny_bert, recipe(**changes)).model.state_dict()
+    frozen = changes.get("freeze") == "encoder"
+    name = "bert.encoder.layer.0.output.dense.weight"
+    assert torch.equal(weights[name], start[name]) == frozen
+
+
+def test_everything_frozen_is_an_error(tiny_bert: Path) -> None:
+    ours = recipe()
+    ready = classifier(tiny_bert, ours)
+    ready.model.requires_grad_(False)
+    with pytest.raises(TrainingError, match="nothing is left to train"):
+        fine_tune(ready, TRAIN, VALIDATION, ours)
+
+
+def test_lora_trains_adapters_and_merges_them(tiny_bert: Path) -> None:
+    pytest.importorskip("peft")
+    ours = recipe(learning_rate=1e-2, num_train_epochs=1)
+    model: Any = classifier(tiny_bert, ours).model
+    before = {name: p.clone() for name, p in model.state_dict().items()}
+    lora.adapt(model, rank=4, alpha=8, seed=0)
+    run = Trainer(classification.runner(model, torch.float32), TRAIN, VALIDATION, ours, None, StopRequest())
+    assert {name.split(".")[-1] if "lora_" not in name else "lora" for name in run.named} == {"lora", "weight", "bias"}
+    assert not any(name.startswith("bert.encoder") and "lora_" not in name for name in run.named)
+    run.run()
+    adapted = run._validate()
+    lora.merge(model)
+    assert model.state_dict().keys() == before.keys()
+    name = "bert.encoder.layer.1.output.dense.weight"
+    assert not torch.equal(model.state_dict()[name], before[name])
+    name = "bert.embeddings.word_embeddings.weight"
+    assert torch.equal(model.state_dict()[name], before[name])
+    merged = Trainer(classification.runner(model, torch.float32), TRAIN, VALIDATION, ours, None, StopRequest())._validate()
+    assert merged["loss"] == pytest.approx(adapted["loss"], abs=1e-5)
+
+
+def test_a_signal_asks_to_stop_and_the_second_interrupt_interrupts() -> None:
+    with StopRequest().listening() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.asked == "SIGTERM"
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) is not None
+
+
+def test_two_processes_have_the_loss_curve_of_one(tiny_bert: Path, tmp_path: Path) -> None:
+    train_in_processes.both(tiny_bert, tmp_path / "one")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*launcher, "-m", train_in_processes.__name__, str(tiny_bert), str(tmp_path / "two")]
+    subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, capture_output=True)
+    curves = [np.loadtxt(tmp_path / name / "curve.txt") for name in ("one", "two", "two-resumed")]
+    assert curves[0].shape == (10,)
+    assert np.abs(curves[0] - curves[1]).max() < 1e-6
+    assert np.array_equal(curves[1], curves[2])
+    weights = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("two", "two-resumed")]
+    assert weights[0] == weights[1]

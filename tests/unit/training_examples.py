@@ -1,4 +1,4 @@
-"""A small labelled data set and recipe, shared by the tests of the engine: sequences in which one of two words decides the class."""
+"""A small labelled data set and recipe for the tests of the engine: one of two words in a sequence decides its class."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from dagobert import optim
 from dagobert.heads import classification
 from dagobert.heads.classification import Classifier
 from dagobert.labels import LabelMap
@@ -16,6 +18,8 @@ from dagobert.shards import TokenStore
 from dagobert.training import Examples
 
 LABELS = LabelMap("single_label_classification", ("0", "1"), ("negative", "positive"))
+torch.set_num_threads(1)  # the models are tiny: two threads only wait for each other
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -45,8 +49,6 @@ def examples(n: int = 48, seed: int = 0, longest: int = 24) -> Examples:
 
 def classifier(tiny_bert: Path, ours: TrainParams) -> Classifier:
     """The tiny BERT with a fresh head, ready to train."""
-    import torch
-
     model = classification.load(
         tiny_bert,
         LABELS,
@@ -55,4 +57,5 @@ def classifier(tiny_bert: Path, ours: TrainParams) -> Classifier:
         head_dropout=ours.classifier_dropout,
         seed=ours.seed,
     )
+    optim.freeze(model, ours.freeze)
     return classification.runner(model, torch.float32, gradient_checkpointing=ours.gradient_checkpointing)
