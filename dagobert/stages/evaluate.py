@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dagobert import events, files, model_card, plot_data, report
+from dagobert import events, files, model_card, parquet, plot_data, report
 from dagobert.baseline import Baseline, tfidf_logistic_regression, tfidf_one_vs_rest
 from dagobert.evaluation import Evaluation, TestRows, judge, metrics_json
 from dagobert.labels import LabelMap
@@ -138,16 +138,14 @@ def score(scorer: Scorer, store: TokenStore, rows: IntArray, what: str) -> NDArr
 
 def read_texts(clean: Path, rows: IntArray, columns: list[str]) -> pa.Table:
     """The given columns of these rows, in file order; the second text of a pair follows the first."""
-    wanted = pa.array(np.sort(rows))
+    wanted = pa.array(rows)
     pieces = []
-    with pq.ParquetFile(clean) as source:
-        pair = ["text_pair"] if "text_pair" in source.schema_arrow.names else []
-        for batch in source.iter_batches(batch_size=_BATCH, columns=["row_id", "text", *pair, *columns]):
-            found = pa.Table.from_batches([batch.filter(pc.is_in(batch["row_id"], value_set=wanted))])
-            if pair:
-                both = pc.binary_join_element_wise(found["text"], pc.fill_null(found["text_pair"], ""), "\n")
-                found = found.set_column(found.schema.get_field_index("text"), "text", both)
-            pieces.append(found.select(["row_id", "text", *columns]))
+    for batch in parquet.stream(clean, ["row_id", "text", "text_pair", *columns], _BATCH):
+        found = pa.Table.from_batches([batch.filter(pc.is_in(batch["row_id"], value_set=wanted))])
+        if "text_pair" in found.schema.names:
+            both = pc.binary_join_element_wise(found["text"], pc.fill_null(found["text_pair"], ""), "\n")
+            found = found.set_column(found.schema.get_field_index("text"), "text", both)
+        pieces.append(found.select(["row_id", "text", *columns]))
     return pa.concat_tables(pieces)
 
 
