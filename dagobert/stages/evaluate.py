@@ -184,22 +184,20 @@ def token_figures(tokens: Path, manifest: Manifest) -> tuple[IntArray, TokenFigu
     """Rows of the shards, ascending, and what tokenizing did to them. Windows of one text are counted once."""
     columns = ("row_id", "n_tokens", "n_truncated", "n_unknown")
     tables = [pq.read_table(tokens / f"{part.name}.parquet", columns=list(columns)) for part in manifest.parts]
-    ids, kept, cut, unknown = (
-        np.concatenate([t[name].to_numpy().astype(np.int64) for t in tables]) if tables else np.zeros(0, np.int64)
-        for name in columns
-    )
-    rows, place, windows = np.unique(ids, return_inverse=True, return_counts=True)
-    total = np.bincount(place, weights=kept + cut, minlength=len(rows)).astype(np.int64)
+    found = pa.concat_tables(tables)
+    rows, kept, cut = (found[name].to_numpy() for name in columns[:3])
+    total = kept + cut
     if manifest.stride is not None:  # each further window repeats `stride` tokens, [CLS] and [SEP]
-        total -= (windows - 1) * (manifest.stride + 2)
+        rows, place, windows = np.unique(rows, return_inverse=True, return_counts=True)
+        total = np.bincount(place, weights=total, minlength=len(rows)).astype(np.int64) - (windows - 1) * (manifest.stride + 2)
     return rows, TokenFigures(
         lengths=total,
         max_length=manifest.max_length,
         truncation=manifest.truncation,
         truncated_rows=int((total > manifest.max_length).sum()),
-        lost_tokens=int(cut.sum()),
-        kept_tokens=int(kept.sum()),
-        unknown_tokens=int(unknown.sum()),
+        lost_tokens=int(cut.sum(dtype=np.int64)),
+        kept_tokens=int(kept.sum(dtype=np.int64)),
+        unknown_tokens=int(pc.sum(found["n_unknown"]).as_py() or 0),
     )
 
 
