@@ -19,7 +19,10 @@ class DataParams(Section):
         pattern=r"^[0-9a-f]{64}$", description="SHA-256 the fetched data must have (64 hex digits); null: any, recorded"
     )
     max_bytes: int = Field(ge=1, description="largest source accepted, bytes")
-    path: str = Field(min_length=1, description="what is read: a file, a directory or a glob; data/raw is what `fetch` wrote")
+    path: str = Field(
+        min_length=1,
+        description="what is read: a file or a directory; data/raw is what `fetch` wrote (a glob goes into data.source: DVC watches no globs)",
+    )
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "folders"] = Field(
         description="file format; auto goes by the file name"
     )
