@@ -21,7 +21,7 @@ class DataParams(Section):
     max_bytes: int = Field(ge=1, description="largest source accepted, bytes")
     path: str = Field(
         min_length=1,
-        description="what is read: a file or a directory; data/raw is what `fetch` wrote (a glob goes into data.source: DVC watches no globs)",
+        description="what is read: a file or a directory; data/raw is what `fetch` wrote; a glob goes into data.source",
     )
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "folders"] = Field(
         description="file format; auto goes by the file name"
