@@ -6,20 +6,19 @@ or to more than 200 times its size (text packs 3 to 30 times).
 
 from __future__ import annotations
 
-import lzma
 import stat
 import tarfile
 import zipfile
-import zlib
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 import pyarrow as pa
 
 from dagobert import events
-from dagobert.errors import SourceError
+from dagobert.errors import DagobertError, SourceError
+from dagobert.files import storage_errors
 
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 _MAX_RATIO = 200
@@ -39,18 +38,17 @@ def unpack(archive: Path, name: str, target: Path, max_bytes: int) -> None:
     Raises:
         SourceError: damaged, encrypted, too big, or a member that would leave the directory.
     """
-    members = _zip(archive, name) if name.lower().endswith(".zip") else _tar(archive, name)
     room = min(max_bytes, max(_ALWAYS_ALLOWED, _MAX_RATIO * archive.stat().st_size))
     written = files = 0
     seen: set[str] = set()
-    try:
-        with closing(members), events.progress("unpacking", unit="MB") as bar:
+    read = _zip if name.lower().endswith(".zip") else _tar
+    with _damage(name), closing(read(archive, name)) as members:  # noqa: SIM117 - two lines read better
+        with events.progress("unpacking", unit="MB") as bar:
             for member, stream in members:
                 place = _place(member, name, seen)
                 if place is None:
                     continue
-                (target / place).parent.mkdir(parents=True, exist_ok=True)
-                with (target / place).open("xb") as out:
+                with _create(target / place, name) as out:
                     while piece := stream.read(_CHUNK):
                         before, written = written, written + len(piece)
                         if written > room:
@@ -58,25 +56,36 @@ def unpack(archive: Path, name: str, target: Path, max_bytes: int) -> None:
                                 f"data.source: {name} unpacks to more than {room:,} bytes "
                                 f"(data.max_bytes, or {_MAX_RATIO} times its size): it is not unpacked."
                             )
-                        out.write(piece)
+                        with storage_errors(target / place):
+                            out.write(piece)
                         bar.update((written >> 20) - (before >> 20))
                 files += 1
                 if files > _MAX_FILES:
                     raise SourceError(f"data.source: {name} holds more than {_MAX_FILES:,} files.")
-    except (
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        EOFError,
-        zlib.error,
-        lzma.LZMAError,
-        pa.ArrowException,
-        NotImplementedError,
-    ) as error:
-        raise SourceError(f"data.source: {name} is damaged or no archive of its kind ({error}).") from error
-    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        raise SourceError(f"data.source: {name} holds a file and a directory of the same name ({error.filename}).") from error
     if not files:
         raise SourceError(f"data.source: {name} holds no files.")
+
+
+@contextmanager
+def _damage(name: str) -> Iterator[None]:
+    """Damage makes zipfile and tarfile raise nearly anything, from BadZipFile to struct.error and OSError."""
+    try:
+        yield
+    except DagobertError:
+        raise
+    except Exception as error:
+        raise SourceError(f"data.source: {name} is damaged or no archive of its kind ({error}).") from error
+
+
+def _create(path: Path, name: str) -> IO[bytes]:
+    try:
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path.open("xb")
+    except OSError as error:
+        raise SourceError(
+            f"data.source: {name} holds a name that cannot be made here, or stands for a file and a directory ({error})."
+        ) from error
 
 
 def _place(member: str, name: str, seen: set[str]) -> PurePosixPath | None:

@@ -15,8 +15,11 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# What Python's str.isspace says is white space, as RE2 writes it.
-SPACE = r"[\s\x0b\x1c-\x1f\x{85}\p{Z}]"
+# What Python's str.isspace calls white space, as RE2 writes it: all of it, and all but the plain space.
+_ODD_SPACE = r"[\t-\r\x1c-\x1f\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
+_SPACE = _ODD_SPACE.replace("[", "[ ")
+_RAGGED = rf"{_SPACE}{_SPACE}+|{_ODD_SPACE}"
+_RAGGED_ASCII = r"  |[\t-\r\x1c-\x1f]"
 # Elements that stand between words: taking them out without a space would glue words together.
 _BREAKS = (
     "br|p|div|li|ul|ol|dl|dt|dd|tr|td|th|table|tbody|thead|tfoot|hr|h[1-6]|blockquote|pre|section|article|header|footer|aside|nav|"
@@ -98,22 +101,26 @@ def _not_ascii(texts: pa.Array) -> pa.Array:
     return pc.invert(pc.string_is_ascii(texts))
 
 
+def _holds(texts: pa.Array, literal: str) -> pa.Array:
+    """Rows that hold a character. As an expression it runs eight times as fast as `match_substring`."""
+    return pc.match_substring_regex(texts, literal)
+
+
 def _markup(texts: pa.Array, recipe: CleanRecipe) -> pa.Array:
     def strip(marked: pa.Array) -> pa.Array:
-        marked = _on_rows(
-            marked, pc.match_substring_regex(marked, r"(?i)<(?:!|script|style)|\]\]>"), lambda t: _replace(t, _INVISIBLE, " ")
-        )
+        rare = pc.or_(_holds(marked, "<[!sS]"), _holds(marked, r"\]\]>"))
+        marked = _on_rows(marked, rare, lambda t: _replace(t, _INVISIBLE, " "))
         marked = _replace(marked, _BREAK_TAGS, recipe.break_replacement)
-        return _on_rows(marked, pc.match_substring(marked, "<"), lambda t: _replace(t, _INLINE_TAG, ""))
+        return _on_rows(marked, _holds(marked, "<"), lambda t: _replace(t, _INLINE_TAG, ""))
 
-    return _on_rows(texts, pc.match_substring(texts, "<"), strip)
+    return _on_rows(texts, _holds(texts, "<"), strip)
 
 
 def _entities(texts: pa.Array, recipe: CleanRecipe) -> pa.Array:
     def unescape(found: pa.Array) -> pa.Array:
         return pa.array([html.unescape(text) for text in found.to_pylist()], found.type)
 
-    return _on_rows(texts, pc.match_substring(texts, "&"), unescape)
+    return _on_rows(texts, _holds(texts, "&"), unescape)
 
 
 def _mojibake(texts: pa.Array, recipe: CleanRecipe) -> pa.Array:
@@ -150,7 +157,7 @@ def _zero_width(texts: pa.Array, recipe: CleanRecipe) -> pa.Array:
 
 
 def _urls(texts: pa.Array, recipe: CleanRecipe) -> pa.Array:
-    found = pc.or_kleene(pc.match_substring(texts, "://"), pc.match_substring(texts, "www.", ignore_case=True))
+    found = pc.or_kleene(_holds(texts, "://"), _holds(texts, r"(?i)www\."))
     return _on_rows(texts, found, lambda t: _replace(t, _URL, recipe.url_replacement))
 
 
@@ -158,17 +165,16 @@ def _users(texts: pa.Array, recipe: CleanRecipe) -> pa.Array:
     def mask(found: pa.Array) -> pa.Array:
         return pc.replace_substring_regex(found, _USER, r"\1" + recipe.user_replacement.replace("\\", "\\\\"))
 
-    return _on_rows(texts, pc.match_substring(texts, "@"), mask)
+    return _on_rows(texts, _holds(texts, "@"), mask)
 
 
 def _white_space(texts: pa.Array, recipe: CleanRecipe) -> pa.Array:
-    # Looked for: what is not yet single spaces. Searching costs a tenth of replacing (0.05 s against 0.7 s for 34 MB).
-    ragged = pc.match_substring_regex(texts, r"  |[\t-\r\x1c-\x1f]")
-    ragged = pc.or_(
-        ragged,
-        pc.match_substring_regex(texts, r"[\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"),
-    )
-    return pc.utf8_trim(_on_rows(texts, ragged, lambda t: _replace(t, rf"{SPACE}+", " ")), " ")
+    # Looks for what is not yet a single space: replacing every single space by itself takes ten times as long.
+    ragged = pc.match_substring_regex(texts, _RAGGED_ASCII)
+    others = pc.and_(pc.invert(ragged), _not_ascii(texts))
+    if pc.any(others).as_py():
+        ragged = pc.or_(ragged, pc.and_(others, pc.match_substring_regex(texts, _ODD_SPACE)))
+    return pc.utf8_trim(_on_rows(texts, ragged, lambda t: _replace(t, _RAGGED, " ")), " ")
 
 
 STEPS: dict[str, Callable[[pa.Array, CleanRecipe], pa.Array]] = {

@@ -1,8 +1,9 @@
 """Records → clean rows and quarantined rows, in two passes and with flat memory.
 
-First pass: clean and check batch by batch, in threads, into a draft on disk; of each row 21 bytes stay in memory (keys, label,
-verdict). Second pass: with all keys known, rows that repeat each other are found and the draft is sorted into its two files.
-The result does not depend on the number of threads, nor on how the records were batched.
+First pass: clean and check batch by batch, in threads, into a draft on disk; of each row 13 bytes stay in memory (a sketch of
+its text, its label, a verdict). Then the rows whose sketch is shared get their full keys, and those that repeat each other are
+found. Second pass: the draft is sorted into its two files. The result does not depend on the number of threads, nor on how the
+records were batched.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from dagobert.neardup import NearDuplicates
 from dagobert.parquet import RowWriter
 from dagobert.quality import GROUP_REASONS, Contract, Repeats, pair_problems, repeats, row_problems
 from dagobert.records.batches import ITEM
-from dagobert.textkeys import Keys, exact_keys, normalized_keys
+from dagobert.textkeys import Keys, exact_keys, normalized_keys, sketch_keys
 
 CLEAN_SCHEMA = pa.schema(
     [
@@ -96,8 +97,7 @@ class Selection:
 class _Examined:
     draft: pa.RecordBatch
     not_selected: int
-    exact: npt.NDArray[np.uint64]
-    normalized: npt.NDArray[np.uint64] | None
+    sketch: Keys
 
 
 def curate(
@@ -119,7 +119,8 @@ def curate(
     outcome = Outcome()
     try:
         keys = _first_pass(batches, selection, recipe, contract, draft, outcome, on_rows)
-        found = repeats(keys.exact, keys.normalized, keys.labels, keys.usable, contract)
+        exact, normalized, shared = _full_keys(draft, keys, selection)
+        found = repeats(exact, normalized if contract.normalizes else None, keys.labels, keys.usable & shared, contract)
         if contract.near_duplicates != "keep":
             _near_pass(draft, found, keys, contract)
         schema = clean_schema(selection, keys.lists)
@@ -188,11 +189,10 @@ def examine(batch: pa.RecordBatch, selection: Selection, recipe: CleanRecipe, co
         *(batch.column(f"extra:{name}") for name in selection.extra),
     ]
     draft = pa.RecordBatch.from_arrays(columns, schema=_draft_schema(selection))
-    exact = _keys(exact_keys, text, pair)
-    return _Examined(draft, n - batch.num_rows, exact, _keys(normalized_keys, text, pair) if contract.normalizes else None)
+    return _Examined(draft, n - batch.num_rows, sketch_keys(text))
 
 
-def _keys(of: Callable[[pa.Array], Keys], text: pa.Array, pair: pa.Array | None) -> Keys:
+def _pair_keys(of: Callable[[pa.Array], Keys], text: pa.Array, pair: pa.Array | None) -> Keys:
     """Keys of a text, or of two as one; the order of the two matters."""
     return of(text) if pair is None else of(text) * np.uint64(3) ^ of(pair)
 
@@ -204,8 +204,7 @@ def _draft_schema(selection: Selection) -> pa.Schema:
 
 @dataclass(frozen=True)
 class _Keys:
-    exact: npt.NDArray[np.uint64]
-    normalized: npt.NDArray[np.uint64] | None
+    sketch: Keys
     labels: npt.NDArray[np.int64]
     usable: npt.NDArray[np.bool_]
     lists: bool  # whether labels are lists
@@ -220,7 +219,7 @@ def _first_pass(
     outcome: Outcome,
     on_rows: Callable[[int], None],
 ) -> _Keys:
-    exact, normalized, labels, usable = [], [], [], []
+    sketch, labels, usable = [], [], []
     codes: dict[tuple[str, ...], int] = {}
     lists = False
     with pa.OSFile(str(draft), "wb") as sink, pa.ipc.new_file(sink, _draft_schema(selection)) as writer:
@@ -234,8 +233,7 @@ def _first_pass(
             outcome.rows_not_selected += done.not_selected
             if rows:
                 writer.write_batch(done.draft)
-                exact.append(done.exact)
-                normalized.append(done.normalized)
+                sketch.append(done.sketch)
                 coded = done.draft.column("label").dictionary_encode()
                 values = coded.dictionary.to_pylist()
                 lists = lists or any(value.startswith(ITEM) for value in values)
@@ -249,12 +247,33 @@ def _first_pass(
         return np.concatenate(parts) if parts else np.zeros(0, kind)
 
     return _Keys(
-        joined(exact, np.uint64),
-        joined(normalized, np.uint64) if contract.normalizes else None,
+        joined(sketch, np.uint64),
         joined(labels, np.int32),
         joined(usable, bool),
         lists,
     )
+
+
+def _full_keys(draft: Path, keys: _Keys, selection: Selection) -> tuple[Keys, Keys, npt.NDArray[np.bool_]]:
+    """Exact and normalised keys of the usable rows that share their sketch with another, and which rows these are."""
+    n = len(keys.sketch)
+    shared = np.zeros(n, bool)
+    at = np.flatnonzero(keys.usable)
+    order = at[np.argsort(keys.sketch[at], kind="stable")]
+    same = keys.sketch[order[1:]] == keys.sketch[order[:-1]]
+    shared[order[1:][same]] = shared[order[:-1][same]] = True
+    exact, normalized = np.zeros(n, np.uint64), np.zeros(n, np.uint64)
+    columns = ["text", *(["text_pair"] if selection.text_pair is not None else [])]
+    start = 0
+    for batch in _batches(draft, columns) if shared.any() else []:
+        rows = np.flatnonzero(shared[start : start + batch.num_rows])
+        if len(rows):
+            picked = batch.take(pa.array(rows)).columns
+            pair = picked[1] if len(picked) > 1 else None
+            exact[start + rows] = _pair_keys(exact_keys, picked[0], pair)
+            normalized[start + rows] = _pair_keys(normalized_keys, picked[0], pair)
+        start += batch.num_rows
+    return exact, normalized, shared
 
 
 def _near_pass(draft: Path, found: Repeats, keys: _Keys, contract: Contract) -> None:
@@ -274,8 +293,9 @@ def _near_pass(draft: Path, found: Repeats, keys: _Keys, contract: Contract) -> 
 
 
 def _batches(draft: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """The draft's batches with a few of its first columns; the others are not read."""
-    options = pa.ipc.IpcReadOptions(included_fields=[CLEAN_SCHEMA.get_field_index(name) for name in columns])
+    """The draft's batches with a few of its columns; the others are not read."""
+    with pa.OSFile(str(draft)) as source, pa.ipc.open_file(source) as reader:
+        options = pa.ipc.IpcReadOptions(included_fields=[reader.schema.get_field_index(name) for name in columns])
     with pa.OSFile(str(draft)) as source, pa.ipc.open_file(source, options=options) as reader:
         for i in range(reader.num_record_batches):
             yield reader.get_batch(i).select(columns)

@@ -34,6 +34,35 @@ def normalized_keys(texts: pa.Array) -> Keys:
 
     A text of nothing but punctuation keeps its exact key.
     """
+    rows = _bare(texts)
+    empty = [at for at, row in enumerate(rows) if not row]
+    if empty:
+        originals = list(_rows(texts))
+        for at in empty:
+            rows[at] = originals[at].tobytes()
+    return _hash(rows)
+
+
+def sketch_keys(texts: pa.Array) -> Keys:
+    """A key a text by its first 48 bytes without case, punctuation and white space: shape (N,).
+
+    Texts with the same normalised key have the same sketch. Nearly all reviews have one of their own, and need no other key.
+    """
+    starts = pc.utf8_slice_codeunits(texts, 0, _SKETCHED)
+    rows = [row[:_SKETCH] for row in _bare(starts)]
+    short = [at for at, row in enumerate(rows) if len(row) < _SKETCH]
+    if short:
+        for at, row in zip(short, _bare(texts.take(pa.array(short))), strict=True):
+            rows[at] = row[:_SKETCH]
+    return _hash(rows)
+
+
+_SKETCH = 48  # bytes of the normalised text
+_SKETCHED = 160  # characters of the text that nearly always hold them
+
+
+def _bare(texts: pa.Array) -> list[bytes]:
+    """Texts in lower case without punctuation and white space."""
     ascii_rows = pc.fill_null(pc.string_is_ascii(texts), True).to_numpy(zero_copy_only=False)
     rows: list[bytes] = [row.tobytes().translate(_LOWER, _IGNORED) for row in _rows(texts)]
     others = np.flatnonzero(~ascii_rows)
@@ -41,13 +70,8 @@ def normalized_keys(texts: pa.Array) -> Keys:
         lowered = pc.utf8_lower(texts.take(pa.array(others)))
         bare = pc.replace_substring_regex(lowered, r"[\p{P}\p{Z}\s\x0b\x1c-\x1f\x{85}]+", "")
         for at, value in zip(others.tolist(), bare.to_pylist(), strict=True):
-            rows[at] = value.encode()
-    empty = [at for at, row in enumerate(rows) if not row]
-    if empty:
-        originals = list(_rows(texts))
-        for at in empty:
-            rows[at] = originals[at].tobytes()
-    return _hash(rows)
+            rows[at] = (value or "").encode()
+    return rows
 
 
 def _rows(texts: pa.Array) -> list[memoryview]:

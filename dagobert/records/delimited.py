@@ -10,14 +10,16 @@ import csv
 import sys
 from collections import deque
 from collections.abc import Iterator
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from dagobert.errors import RecordError
+from dagobert.records import regular
 from dagobert.records.batches import MALFORMED, MAX_RECORD, Collector, Columns, Notes, Parsed, Reading
 from dagobert.records.layout import format_of
-from dagobert.records.streams import lines
+from dagobert.records.streams import Begun, by_first_bytes, chunks, lines
 
 _DELIMITERS = (",", ";", "\t", "|")
 _MAX_WASTE = 1 << 30  # characters read twice because of unclosed quotes, before the file is refused
@@ -88,9 +90,51 @@ def read(path: Path, columns: Columns, reading: Reading, notes: Notes) -> Iterat
         RecordError: no header, a missing column, or quotes that make no sense throughout.
     """
     csv.field_size_limit(sys.maxsize)
-    source = lines(path, reading.encoding, notes)
+    pieces = chunks(path, notes)
+    first = next(pieces, b"")
+    opening = _opening(first, reading)
+    if opening is None:
+        yield from _carefully(lines(path, reading.encoding, notes, Begun(chain([first], pieces), None)), path, columns, reading)
+        return
+    head, body = opening
+    delimiter = _delimiter(head, path, columns, reading)
+    header = [name.strip() for name in reading.columns or _header(head, delimiter, path)]
+    columns.require(header, str(path))
+    notes.encoding("utf-8")
+    line = 1 if reading.columns is not None else 2
+    rest = yield from regular.read(body, pieces, line, delimiter, header, columns.wanted)
+    if rest is not None:
+        begun = Begun(chain([rest.data], pieces), rest.beyond_ascii)
+        records = _Records(lines(path, reading.encoding, notes, begun), delimiter=delimiter, strict=True)
+        records.line = rest.line
+        yield from _rows(records, iter(records), header, columns, path)
+
+
+def _header(line: str, delimiter: str, path: Path) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=delimiter, strict=True))
+    except csv.Error as error:
+        raise RecordError(f"{path}:1: the line that names the columns cannot be read: {_words(error)}.") from None
+
+
+def _opening(first: bytes, reading: Reading) -> tuple[str, bytes] | None:
+    """The first line of a file that may be regular, and its first bytes, after the header if there is one; else None."""
+    codec, skip = by_first_bytes(first)
+    if reading.quoting != "doubled" or reading.encoding.lower() not in ("auto", "utf-8", "utf8") or codec != "utf-8":
+        return None
+    line, end, body = first[skip:].partition(b"\n")
+    try:
+        head = line.removesuffix(b"\r").decode()
+    except UnicodeDecodeError:
+        return None
+    if not end or not head or "\r" in head or head.count('"') % 2:
+        return None
+    return head, first[skip:] if reading.columns is not None else body
+
+
+def _carefully(source: Iterator[str], path: Path, columns: Columns, reading: Reading) -> Iterator[Parsed]:
     header_line = next(source, "")
-    while header_line and not header_line.strip("\r\n"):
+    if header_line and not header_line.strip("\r\n"):
         raise RecordError(f"{path}: the first line is empty. It must name the columns.")
     if not header_line:
         raise RecordError(f"{path}: the file is empty.")

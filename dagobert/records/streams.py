@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -45,15 +46,29 @@ _MARK = "dagobert.mark"
 codecs.register_error(_MARK, lambda error: ("\ud800", error.end))  # type: ignore[attr-defined]
 
 
-def lines(path: Path, encoding: str, notes: Notes) -> Iterator[str]:
+@dataclass(frozen=True)
+class Begun:
+    """A file of which some was read already: the bytes to go on with, and, where that is in the middle of UTF-8, whether there
+    was text beyond ASCII before (None: these are the bytes from its start)."""
+
+    pieces: Iterator[bytes]
+    beyond_ascii: bool | None
+
+
+def lines(path: Path, encoding: str, notes: Notes, begun: Begun | None = None) -> Iterator[str]:
     r"""Physical lines with their ends (`\n`, `\r\n` or `\r`).
 
+    Args:
+        path: the file.
+        encoding: `auto` or a codec.
+        notes: hears of the encoding that was found.
+        begun: what to go on with, if some was read already.
     Raises:
         RecordError: damaged compression, an unknown encoding, or a line beyond any text's length.
     """
     held: list[str] = []  # the beginning of a line whose end has not come yet
     length = 0
-    for text in decoded(path, encoding, notes):
+    for text in decoded(path, encoding, notes, begun):
         if "\n" in text or "\r" in text:
             last = ""
             for line in io.StringIO("".join(held) + text, newline=""):
@@ -73,20 +88,21 @@ def lines(path: Path, encoding: str, notes: Notes) -> Iterator[str]:
     yield from io.StringIO("".join(held), newline="")
 
 
-def decoded(path: Path, encoding: str, notes: Notes) -> Iterator[str]:
+def decoded(path: Path, encoding: str, notes: Notes, begun: Begun | None = None) -> Iterator[str]:
     """Text of a file in pieces; bytes that cannot be decoded are lone surrogates."""
-    pieces = chunks(path, notes)
+    pieces = chunks(path, notes) if begun is None else begun.pieces
+    middle = begun is not None and begun.beyond_ascii is not None
     first = next(pieces, b"")
-    name, skip = (encoding, 0) if encoding != "auto" else _by_first_bytes(first)
+    name, skip = (encoding, 0) if encoding != "auto" else ("utf-8", 0) if middle else by_first_bytes(first)
     try:
         codec = codecs.lookup(name).name
     except LookupError:
         raise RecordError(f"data.encoding: {encoding!r} is no encoding that Python knows. Try utf-8, cp1252 or auto.") from None
-    if encoding != "auto":
+    if encoding != "auto" and not middle:
         skip = next((len(bom) for bom, of in _BOMS if of == codec and first.startswith(bom)), 0)
     tentative = encoding == "auto" and codec == "utf-8"
     decoder = _decoder(codec, strict=tentative)
-    seen_good = False
+    seen_good = begun is not None and bool(begun.beyond_ascii)
     notes.encoding(codec)
     piece, more = first[skip:], True
     while more:
@@ -136,7 +152,8 @@ def _decoder(codec: str, *, strict: bool) -> codecs.IncrementalDecoder:
     return codecs.getincrementaldecoder(codec)("strict" if strict else errors)
 
 
-def _by_first_bytes(first: bytes) -> tuple[str, int]:
+def by_first_bytes(first: bytes) -> tuple[str, int]:
+    """The encoding that the beginning of a file suggests, and how many bytes its mark takes."""
     for bom, name in _BOMS:
         if first.startswith(bom):
             return name, len(bom)

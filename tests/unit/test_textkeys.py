@@ -7,7 +7,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dagobert.textkeys import exact_keys, normalized_keys
+from dagobert.textkeys import exact_keys, normalized_keys, sketch_keys
 
 TEXTS = st.lists(st.text(st.sampled_from(list("aAéÉ日 \t\n.,!-$+😀\u2003«»")), max_size=6), max_size=12)
 
@@ -41,3 +41,21 @@ def test_slices_chunks_and_null() -> None:
     assert exact_keys(texts)[2] == exact_keys(texts)[4]
     assert exact_keys(pa.chunked_array([["a"], ["b"]])).tolist() == exact_keys(pa.array(["a", "b"])).tolist()
     assert len(exact_keys(pa.array([], pa.string()))) == 0
+
+
+LONG = st.lists(
+    st.tuples(st.text(st.sampled_from(list("aé日 ")), max_size=3), st.sampled_from([1, 40, 200])).map(
+        lambda part: part[0] * part[1]
+    ),
+    max_size=3,
+).map("".join)
+
+
+@settings(max_examples=50, deadline=None)
+@given(LONG, LONG, st.integers(0, 100), st.sampled_from([" ", "!?" * 100, ""]))
+def test_the_same_normalised_key_means_the_same_sketch(text: str, other: str, at: int, noise: str) -> None:
+    texts = pa.array([text, text[:at] + noise + text[at:].upper(), other])
+    normalized, sketch = normalized_keys(texts).tolist(), sketch_keys(texts).tolist()
+    for i in range(3):
+        for j in range(3):
+            assert normalized[i] != normalized[j] or sketch[i] == sketch[j]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dagobert.errors import RecordError
-from dagobert.records import Columns, Reading, find, read
+from dagobert.records import Columns, Reading, delimited, find, read, regular, streams
 
 COLUMNS = Columns("text", "label")
 # Everything that means something to CSV, and some that means something to people.
@@ -128,9 +128,61 @@ def test_a_cell_of_ten_megabytes(tmp_path: Path) -> None:
 
 
 def test_quotes_that_never_close_do_not_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dagobert.records import delimited
-
     monkeypatch.setattr(delimited, "_MAX_WASTE", 10_000)
     lines = 'x,"' + "y" * 100 + "\nz\n" + '"",' + '"a' * 2
     with pytest.raises(RecordError, match=r"data\.quoting: none"):
         rows(write(tmp_path / "a.csv", "text,label\n" + (lines + "\n") * 2000 + '"open'))
+
+
+RECORD = st.one_of(
+    st.tuples(FIELD, FIELD).map(lambda fields: ",".join('"' + field.replace('"', '""') + '"' for field in fields)),
+    st.tuples(FIELD, FIELD).map(lambda fields: ",".join(fields)),
+    st.sampled_from(
+        ["plain,1", "é,0", "", '"a\nb",1', '""""', '"",""', ",", '"x"y,1', '"open', "\ufeffx,1", "\ufeff", "a,b,c", "\r"]
+    ),
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(RECORD, max_size=12),
+    st.sampled_from(["\n", "\r\n"]),
+    st.booleans(),
+    st.sampled_from([b"", b"\xff", b"\xe9,1\n"]),
+    st.sampled_from([1, 7, 64, 1 << 20]),
+)
+def test_the_fast_way_and_the_careful_way_agree(records: list[str], end: str, ended: bool, damage: bytes, size: int) -> None:
+    # Without NUL bytes: how many of them the first chunk holds decides whether it is taken for UTF-16.
+    content = ("text,label" + end + end.join(records).replace("\0", "0")).encode() + damage + (end.encode() if ended else b"")
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        path = write(Path(folder) / "a.csv", content)
+        patch.setattr(streams, "_CHUNK", size)
+        patch.setattr(regular, "_BLOCK", size)
+        fast = rows(path)
+        patch.setattr(delimited, "_opening", lambda first, reading: None)
+        patch.setattr(streams, "_CHUNK", 1 << 20)
+        assert fast == rows(path)
+
+
+def test_the_fast_way_is_taken_and_left_in_mid_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(regular, "_BLOCK", 1000)
+    monkeypatch.setattr(streams, "_CHUNK", 1000)
+    good = '"with ""quotes"",\nand lines",é\r\nplain,0\r\n\r\n' * 100
+    seen: list[Any] = []
+    real = regular.read
+
+    def spy(*arguments: Any) -> Any:
+        rest = yield from real(*arguments)
+        seen.append(rest)
+        return rest
+
+    monkeypatch.setattr(regular, "read", spy)
+    found = rows(write(tmp_path / "a.csv", "text,label\r\n" + good))
+    assert seen == [None]
+    assert [row["source_line"] for row in found] == [line for i in range(100) for line in (2 + 4 * i, 4 + 4 * i)]
+    found = rows(write(tmp_path / "b.csv", "text,label\r\n" + good + '5" disk,1\n' + good))
+    assert seen[1].line > 300
+    assert len(found) == 401
+    assert {row["problem"] for row in found} == {None}
+    assert found[200]["text"] == '5" disk'
+    assert [row["source_line"] for row in found[200:203]] == [402, 403, 405]
