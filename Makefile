@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 
-.PHONY: help setup run summary flow serve test check format lock bench clean
+.PHONY: help setup run summary reproduce flow serve test test-ui check format lock bench chaos chaos-flow fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -19,6 +19,9 @@ run: setup ## fine-tune on real reviews: `dvc repro`, then a table of what came 
 summary: setup ## the table again
 	@$(BIN)/dagobert summary
 
+reproduce: setup ## run the recorded experiment of HEAD again and say whether it came out the same
+	$(BIN)/dagobert reproduce HEAD
+
 flow: setup ## the same stages as a Prefect flow
 	$(BIN)/python -m flows.finetune
 
@@ -26,7 +29,10 @@ serve: setup ## Prefect server, UI and deployments on this machine
 	$(BIN)/python -m flows.serve
 
 test: setup ## all tests (about 10 minutes on 2 cores)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+test-ui: setup ## click through the Prefect UI in headless Chromium (Debian: chromium)
+	$(BIN)/python -m pytest tests/ui/browser.py
 
 check: setup ## formatting, lint, types and contract tests
 	$(BIN)/ruff format --check .
@@ -41,9 +47,19 @@ format: setup ## format the code
 lock: ## write requirements.lock anew from requirements.in
 	tools/lock.sh
 
-bench: setup ## benchmarks against what people use otherwise (about an hour)
+bench: setup ## benchmarks against what people use otherwise (hours)
 	$(BIN)/python -m bench.data
 	$(BIN)/python -m bench.train
+	$(BIN)/python -m bench.flow
+
+chaos: setup ## kill training at 200 random moments, fill the disk, damage checkpoints: the same model every time
+	$(BIN)/python -m tests.chaos --kills 200
+
+chaos-flow: setup ## kill stages, flows, workers and servers; 100 parameter changes through both doors
+	$(BIN)/python -m tests.chaos_flow --agree 100 --kills 200 --served 50 --disk-full
+
+fuzz: setup ## 10,000 generated files through fetch, clean and split: every row accounted for
+	$(BIN)/python -m tests.fuzz --files 10000
 
 clean: ## remove the environment, caches and checkpoints (not data, models or DVC's cache)
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .dagobert
