@@ -62,6 +62,18 @@ def test_bytes_depend_neither_on_engine_nor_on_batches(tokenized: Any, monkeypat
     assert sha256_tree(tokenized()) == first
 
 
+def test_bytes_do_not_depend_on_the_number_of_threads(tokenized: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import nanotoken
+
+    write_clean(Path("data/clean.parquet"), [text * 400 for text in TEXTS], ["0"] * len(TEXTS))  # units of work are 1 MB
+    many = sha256_tree(tokenized())
+    encode_batch = nanotoken.Tokenizer.encode_batch
+    monkeypatch.setattr(
+        nanotoken.Tokenizer, "encode_batch", lambda self, texts, **how: encode_batch(self, texts, **how, parallel=False)
+    )
+    assert sha256_tree(tokenized()) == many
+
+
 def test_windows_are_several_sequences_a_row(tokenized: Any) -> None:
     out = tokenized(tokenize__truncation="windows", tokenize__stride=4)
     store = shards.open_store(out)
