@@ -7,25 +7,20 @@ whenever it is made. The table is read through git alone: 0.1 s where `dvc exp s
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from dagobert import events
 from dagobert.errors import DagobertError, RepositoryError
 from dagobert.lockfile import Lock, flatten
-from dagobert.repository import Repository
+from dagobert.repository import SECONDS, STARTED_BY, Repository
 
-STARTED_BY, SECONDS = "Started-by", "Seconds"
 METRICS = "reports/metrics.json"
-EVENTS = Path(".dagobert/events")
 
 
 @dataclass(frozen=True)
@@ -57,14 +52,7 @@ def record(repository: Repository, name: str, *, started_by: str | None = None, 
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise RepositoryError(f"{name!r}: an experiment's name is letters, digits, '.', '_' and '-', such as lr-3e-5.")
-    return repository.save_experiment(name, message(repository.root, name, started_by), force=force)
-
-
-def message(root: Path, name: str, started_by: str | None = None) -> str:
-    """A commit message with what no output may hold: who started the run, and the seconds of each stage's last run here."""
-    seconds = {path.stem: taken for path in sorted((root / EVENTS).glob("*.jsonl")) if (taken := _seconds(path)) is not None}
-    who = started_by or os.environ.get("DAGOBERT_STARTED_BY") or _user()
-    return f"dagobert: {name}\n\n{STARTED_BY}: {who}\n{SECONDS}: {json.dumps(seconds)}"
+    return repository.save_experiment(name, repository.run_message(name, started_by), force=force)
 
 
 def rows(repository: Repository) -> list[Row]:
@@ -157,24 +145,3 @@ def accuracy(row: Row) -> str:
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 40 else f"{text[:39]}…"
-
-
-def _seconds(path: Path) -> float | None:
-    """Seconds of a stage's last run, where it ended well."""
-    from dagobert.runner import STAGES
-
-    if path.stem not in STAGES:
-        return None
-    last: Any = None
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with suppress(ValueError):
-            last = json.loads(line)
-    ended = isinstance(last, dict) and last.get("kind") == "end" and last.get("status") == "ok"
-    return float(last["seconds"]) if ended else None
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "unknown"

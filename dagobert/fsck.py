@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from dagobert import events
+from dagobert import events, files
 from dagobert.errors import DagobertError
 from dagobert.lockfile import Entry
-from dagobert.objects import md5_file, md5_path, relative_files
+from dagobert.objects import md5_file, md5_path, relative_files, total_size
 from dagobert.references import Reference, references
 from dagobert.repository import Repository
 
@@ -52,15 +52,11 @@ class Examination:
         return {"files": self.files, "bytes": self.bytes, "damages": [vars(damage) for damage in self.damages]}
 
 
-Check = Callable[[Path], str | None]
-
-
-def fsck(repository: Repository, *, repair: bool = False, check_checkpoint: Check | None = None) -> Examination:
+def fsck(repository: Repository, *, repair: bool = False) -> Examination:
     """Hash everything that has a recorded hash.
 
     Args:
         repair: set damaged cache objects aside, and restore those of which the working tree has a whole copy.
-        check_checkpoint: says what is wrong with a checkpoint directory; None: nothing.
     """
     paths = [repository.cache.path(md5) for md5 in repository.cache.objects()]
     belongs = references(repository)
@@ -90,10 +86,11 @@ def fsck(repository: Repository, *, repair: bool = False, check_checkpoint: Chec
             seen, size = seen + count, size + amount
             damages += found
     for folder in sorted((repository.root / ".dagobert/checkpoints").glob("*/*/")):
-        if check_checkpoint is not None and (problem := check_checkpoint(folder)) is not None:
+        if (problem := checkpoint_problem(folder)) is not None:
             way = "nothing to do: training goes on from the checkpoint before it"
             damages.append(Damage(_shown(repository, folder), "checkpoint", problem, way))
-        seen += len(list(_files(folder)))
+        contents = list(_files(folder))
+        seen, size = seen + len(contents), size + total_size(contents)
     return Examination(seen, size, tuple(damages))
 
 
@@ -102,6 +99,22 @@ def set_aside(repository: Repository, path: Path) -> None:
     target = repository.root / ASIDE / f"{path.parent.name}{path.name}"
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(path, target)
+
+
+def checkpoint_problem(folder: Path) -> str | None:
+    """What is wrong with a checkpoint of training, by its manifest; None: nothing. Needs no torch."""
+    try:
+        manifest = files.read_json(folder / "manifest.json")
+        if manifest["format"] != 1 or manifest["step"] != int(folder.name.removeprefix("step-")):
+            return "its manifest is not that of this checkpoint"
+        listed = {str(name): str(digest) for name, digest in manifest["sha256"].items()}
+        wrong = [name for name, digest in listed.items() if files.sha256_file(folder / name) != digest]
+    except FileNotFoundError as error:
+        return f"{Path(str(error.filename)).name} is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"its manifest cannot be read ({type(error).__name__})"
+    wrong += [path.name for path in _files(folder) if path.name not in {*listed, "manifest.json"}]
+    return f"{', '.join(wrong)} is not what its manifest says" if wrong else None
 
 
 def run_cache_entry_is_whole(path: Path) -> bool:

@@ -8,14 +8,13 @@ it can be proved, now and at any commit, from content alone.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Any
 
 from dagobert.lockfile import Lock, StageFlags, StageRecord, inside, parameter, parse_params
 from dagobert.objects import md5_bytes, md5_listing
 from dagobert.repository import Repository
 from dagobert.verdicts import Fault
-
-PYTHON_CACHE = "__pycache__"
 
 
 def record_faults(repository: Repository, commit: str) -> list[Fault]:
@@ -94,7 +93,10 @@ def _inputs(stage: StageRecord, lock: Lock, tree: Tree, data: dict[str, str]) ->
             if data[dep.path] != dep.md5:
                 text = f"{stage.name}: read another {dep.path} ({dep.md5[:8]}) than its .dvc file names ({data[dep.path][:8]})"
                 yield Fault(stage.name, "chain", text)
-        elif (now := tree.md5(dep.path)) is not None and now != dep.md5:
+        elif (now := tree.md5(dep.path)) is None:
+            if not PurePosixPath(dep.path).is_absolute() and "://" not in dep.path and not dep.path.startswith(".."):
+                yield Fault(stage.name, "missing", f"{stage.name} reads {dep.path}, which is not in this commit")
+        elif now != dep.md5:
             text = f"{stage.name}: {dep.path} at this commit ({now[:8]}) is not what made the record ({dep.md5[:8]})"
             yield Fault(stage.name, "code", text)
 

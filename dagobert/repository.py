@@ -24,11 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from dagobert.errors import RepositoryError
-from dagobert.lockfile import Entry, Lock, StageFlags, parse_data_file, parse_graph, parse_lock, parse_params
+from dagobert.lockfile import Entry, Lock, StageFlags, inside, parse_data_file, parse_graph, parse_lock, parse_params
 from dagobert.objects import Cache
 
 LOCK, GRAPH, PARAMS = "dvc.lock", "dvc.yaml", "params.yaml"
-CLONES = Path(".dagobert/clones")
+CLONES, EVENTS = Path(".dagobert/clones"), Path(".dagobert/events")
+STARTED_BY, SECONDS = "Started-by", "Seconds"  # trailers of an experiment's commit message
 _EXPERIMENT = re.compile(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/(.+)")
 _GRACE = 10.0  # seconds a command has to end after SIGTERM
 
@@ -283,9 +284,26 @@ class Repository:
                 f"not recorded: what lies here is not what the parameters and the code would make "
                 f"({', '.join(sorted(changed))}: see `dvc status`). Run `dvc repro` first."
             )
-        words = ["exp", "save", "--json", "--name", name, "--message", message, *(["--force"] if force else [])]
-        self.dvc(*words)
+        included = [word for path in self._untracked_parts() for word in ("--include-untracked", path)]
+        self.dvc("exp", "save", "--name", name, "--message", message, *included, *(["--force"] if force else []))
         return name
+
+    def run_message(self, name: str, started_by: str | None = None) -> str:
+        """A commit message with what no output may hold: who started the run, and seconds of each stage's last run here."""
+        lock = self.lock_here()
+        taken = {stage: _seconds(self.root / EVENTS / f"{stage}.jsonl") for stage in (lock.order() if lock else ())}
+        seconds = json.dumps({stage: value for stage, value in taken.items() if value is not None})
+        who = started_by or os.environ.get("DAGOBERT_STARTED_BY") or self.git("config", "--default", "unknown", "user.name")
+        return f"dagobert: {name}\n\n{STARTED_BY}: {who}\n{SECONDS}: {seconds}"
+
+    def _untracked_parts(self) -> list[str]:
+        """Files that belong to the run and that git does not track yet: DVC would leave them out of the experiment."""
+        lock = self.lock_here()
+        stages = lock.stages.values() if lock else ()
+        parts = {LOCK, GRAPH, PARAMS, *(entry.path for stage in stages for entry in (*stage.deps, *stage.outs))}
+        folders = {str(Path(part).parent / ".gitignore") for part in parts}
+        untracked = self.git("ls-files", "--others", "--exclude-standard", "-z").split("\0")
+        return [path for path in untracked if path and (path in folders or any(inside(path, part) for part in parts))]
 
     # -- clones ------------------------------------------------------------------------------------------------------------
 
@@ -350,6 +368,16 @@ def _read_config(path: Path) -> dict[str, dict[str, str]]:
             if value and "://" not in value and not re.match(r"^[\w.-]+@[\w.-]+:", value):
                 options[option] = str((path.parent / Path(value).expanduser()).resolve())
     return sections
+
+
+def _seconds(path: Path) -> float | None:
+    """Seconds of the last run in a file of events, where it ended well."""
+    last: Any = None
+    with suppress(OSError, ValueError):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            last = json.loads(line)
+    ended = isinstance(last, dict) and last.get("kind") == "end" and last.get("status") == "ok"
+    return float(last["seconds"]) if ended else None
 
 
 def stream(command: list[str], root: Path, on_line: Callable[[str], None]) -> int:

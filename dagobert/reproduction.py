@@ -29,6 +29,7 @@ REPORTS = Path(".dagobert/reproductions")
 LINEAGE = "dagobert.json"
 REQUIREMENTS = "requirements.lock"
 _RUNNING = re.compile(r"Running stage '([^']+)'")
+_FAILED = re.compile(r"failed to reproduce '([^']+)'")
 _LAST_WORDS = 12  # lines of a failed stage that are shown
 _WORDS_KEPT = 200
 _DIFFERENCES = 8  # files of one output whose difference is told
@@ -103,6 +104,9 @@ def _unrecorded(work: _Work) -> Iterator[str]:
     for name in work.graph:
         if not any(recorded.partition("@")[0] == name for recorded in work.lock.stages):
             yield f"stage {name} has no record in dvc.lock at {work.commit[:10]}: it had not run when this was committed"
+    for fault in work.faults:
+        if fault.kind == "missing":
+            yield f"{fault.text}: it was never committed. Whoever made the record may still have it"
 
 
 def _inputs(work: _Work, options: Options) -> tuple[list[Entry], list[str]]:
@@ -179,9 +183,9 @@ def _run(work: _Work, clone: Repository, sources: list[str]) -> tuple[StageResul
     watch = _Watch(lambda name, seconds: results.__setitem__(name, _finished(work, clone, name, seconds)))
     command = ["dvc", "--wait-for-lock", "repro", "--single-item", "--force", "--no-run-cache", "--no-commit", *todo]
     code = stream(command, clone.root, watch.line) if todo else 0
-    watch.end(failed=code != 0)
-    if code != 0:
-        failed = watch.current or todo[0]
+    failed = (watch.failed or watch.current or todo[0]) if code != 0 else None
+    watch.end(failed=failed is not None and failed == watch.current)
+    if failed is not None:
         results[failed] = StageResult(failed, "failed", watch.seconds, words=tuple(watch.words[-_LAST_WORDS:]))
     return tuple(results.get(name) or StageResult(name, "not run") for name in names)
 
@@ -191,6 +195,7 @@ class _Watch:
 
     def __init__(self, on_done: Callable[[str, float], None]) -> None:
         self.current: str | None = None
+        self.failed: str | None = None  # the stage that DVC says failed: it may not have come as far as running
         self.words: list[str] = []
         self._on_done = on_done
         self._started = time.monotonic()
@@ -206,6 +211,8 @@ class _Watch:
             self.end(failed=False)
             self.current, self._started, self.words = match[1], time.monotonic(), []
         elif line:
+            if match := _FAILED.search(line):
+                self.failed = match[1]
             self.words = [*self.words[-_WORDS_KEPT:], line]
 
     def end(self, *, failed: bool) -> None:

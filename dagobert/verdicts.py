@@ -31,7 +31,7 @@ _Z = 1.96
 
 @dataclass(frozen=True)
 class Fault:
-    """Something recorded that does not fit the commit it stands in. `kind`: code, parameter, command, chain or file."""
+    """Something recorded that does not fit its commit. `kind`: code, parameter, command, chain, file or missing."""
 
     stage: str
     kind: str

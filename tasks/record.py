@@ -20,6 +20,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
+from dagobert.repository import Repository
 from tasks import clones, dvc, reports
 from tasks.errors import WorkplaceError
 from tasks.running import Logger
@@ -90,7 +91,8 @@ def save_experiment(place: Workplace, wanted: str) -> str:
     name = free_name(place, wanted)
     untracked = dvc.git(place.root, "ls-files", "--others", "--exclude-standard").splitlines()
     included = [argument for path in untracked for argument in ("--include-untracked", path)]
-    dvc.query(place.root, "exp", "save", "--force", "--name", name, *included)
+    message = Repository(place.root).run_message(name, f"flow run {wanted}")
+    dvc.query(place.root, "exp", "save", "--force", "--name", name, "--message", message, *included)
     (ref,) = clones.experiment_refs(place.root, name)
     dvc.git(place.root, "push", "--quiet", str(place.origin), f"{ref}:{ref}")
     return name

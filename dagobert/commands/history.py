@@ -24,7 +24,9 @@ def register(commands: Commands) -> None:
     )
     parser.add_argument("name", metavar="NAME", help="what to call it")
     parser.add_argument("--force", action="store_true", help="replace the experiment of this name")
-    parser.add_argument("--started-by", metavar="WHO", help="who started it (default: $DAGOBERT_STARTED_BY, or the user)")
+    parser.add_argument(
+        "--started-by", metavar="WHO", help="who started it (default: $DAGOBERT_STARTED_BY, or git's user.name)"
+    )
     parser.set_defaults(run=record)
 
     parser = commands.add_parser(

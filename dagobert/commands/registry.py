@@ -69,9 +69,7 @@ def rollback(arguments: argparse.Namespace) -> int:
     print(f"{made.stage} is {made.version} ({made.commit[:10]}) again. Tell the others: git push --tags")
     if not arguments.tag_only:
         promotion.restore(repository, made.commit)
-        print(
-            "Model and lock in the working tree are its own; HEAD was not moved. Go back: git restore . && dvc checkout"
-        )
+        print("Model and lock in the working tree are its own; HEAD was not moved. Go back: git restore . && dvc checkout")
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+from dagobert import files
 from dagobert.fsck import Examination, fsck
 from dagobert.repository import Repository
 from tests.reproduce import toy
@@ -26,12 +27,20 @@ def test_every_flipped_byte_is_found(toy_root: Path) -> None:
     random.seed(0)
     cache = sorted(path for path in (toy_root / ".dvc/cache/files").rglob("*") if path.is_file())
     outputs = [toy_root / name for name in toy.contents(toy_root)]
+    checkpoint = toy_root / ".dagobert/checkpoints/0123456789abcdef/step-00000007"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "tensors.safetensors").write_bytes(random.randbytes(500))
+    (checkpoint / "state.json").write_text('{"step": 7}')
+    hashes = {name: files.sha256_file(checkpoint / name) for name in ("tensors.safetensors", "state.json")}
+    files.write_json(checkpoint / "manifest.json", {"format": 1, "step": 7, "sha256": hashes})
+    assert examined(toy_root).damages == ()
     for _ in range(FLIPS):
-        path = random.choice(cache + outputs)
+        path = random.choice([*cache, *outputs, *checkpoint.iterdir()])
         at, bit = random.randrange(path.stat().st_size), random.randrange(8)
         toy.flip(path, at, bit)
         damages = examined(toy_root).damages
-        assert [damage.path for damage in damages] == [path.relative_to(toy_root).as_posix()]
+        named = checkpoint if path.parent == checkpoint else path
+        assert [damage.path for damage in damages] == [named.relative_to(toy_root).as_posix()], (path, at, bit)
         toy.flip(path, at, bit)
 
 

@@ -291,6 +291,30 @@ def test_data_that_was_added_by_hand(toy_root: Path) -> None:
     assert "is missing in the cache" in report.missing[0]
 
 
+def test_code_that_was_never_committed(toy_root: Path) -> None:
+    toy.git(toy_root, "rm", "--quiet", "code/split.py")
+    toy.commit(toy_root, "Tidy up too much")
+    report = told(toy_root)
+    assert (report.verdict, report.stages) == ("cannot run", ())
+    assert report.missing == (
+        "split reads code/split.py, which is not in this commit: it was never committed. "
+        "Whoever made the record may still have it",
+    )
+
+
+def test_an_experiment_takes_its_untracked_parts_along(toy_root: Path) -> None:
+    for name in ("dvc.yaml", "code/split.py"):
+        path = toy_root / name
+        path.write_text(path.read_text().replace("code/split.py", "code/other.py"))
+    (toy_root / "code/split.py").rename(toy_root / "code/other.py")
+    (toy_root / "scratch.txt").write_text("nothing to do with it")
+    toy.repro(toy_root)
+    toy.repository(toy_root).save_experiment("other", "other")
+    assert "code/other.py" in toy.repository(toy_root).files(toy.repository(toy_root).resolve("other"))
+    assert "scratch.txt" not in toy.repository(toy_root).files(toy.repository(toy_root).resolve("other"))
+    assert reproduce(toy.repository(toy_root), "other").verdict == "identical"
+
+
 def test_only_a_clean_tree_becomes_an_experiment(toy_root: Path) -> None:
     toy.set_param(toy_root, "train", "seed", 5)
     with pytest.raises(RepositoryError, match="not recorded: what lies here is not what the parameters"):
