@@ -153,7 +153,7 @@ def growth(table: pa.Table, work: Path, sizes: tuple[int, int]) -> dict[str, Any
         for name in ("params.yaml", "data/words.txt"):
             (place / name).write_bytes(Path(name).read_bytes())
         for stage in ("encode-labels", "tokenize", "split"):
-            found.setdefault(stage, {})[n] = _measured([sys.executable, "-m", "dagobert", stage], place)
+            found.setdefault(stage, {})[n] = measured([sys.executable, "-m", "dagobert", stage], place)
     small, large = sizes
     return {
         stage: {
@@ -166,16 +166,24 @@ def growth(table: pa.Table, work: Path, sizes: tuple[int, int]) -> dict[str, Any
     }
 
 
-def _measured(command: list[str], place: Path) -> tuple[float, float]:
+# Runs the command and prints its peak memory and processor time. A process of its own, because a child's peak counts what its
+# parent held when it was started.
+_LAUNCHER = (
+    "import os, subprocess, sys; p = subprocess.Popen(sys.argv[1:], stdout=2); _, status, u = os.wait4(p.pid, 0); "
+    "print(status, u.ru_maxrss / 1024, u.ru_utime + u.ru_stime)"
+)
+
+
+def measured(command: list[str], place: Path) -> tuple[float, float]:
     """Peak memory (MB) and processor seconds of a process (those do not see the machine's other work)."""
     here = {**os.environ, "PYTHONPATH": str(Path.cwd())}
-    process = subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, env=here)
-    assert process.stderr is not None
-    said = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise RuntimeError(f"{' '.join(command)}: {said.decode()[-2000:]}")
-    return usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", _LAUNCHER, *command], cwd=place, capture_output=True, text=True, check=True, env=here
+    )
+    status, megabytes, seconds = done.stdout.split()
+    if status != "0":
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr[-2000:]}")
+    return float(megabytes), float(seconds)
 
 
 def main() -> int:
