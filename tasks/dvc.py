@@ -34,11 +34,15 @@ def environment(root: Path, extra: Mapping[str, str] | None = None) -> dict[str,
     runs the code of that commit.
     """
     values = {name: value for name, value in os.environ.items() if name not in _GIT_PLACES}
-    path = [str(Path(sys.prefix) / "bin"), *os.environ.get("PATH", os.defpath).split(os.pathsep)]
+    path = [*_this_pythons_commands().split(os.pathsep), *os.environ.get("PATH", os.defpath).split(os.pathsep)]
     code = [str(root), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     values |= {"PYTHONPATH": os.pathsep.join(dict.fromkeys(code))}
     values |= {"PATH": os.pathsep.join(dict.fromkeys(path)), "DVC_NO_ANALYTICS": "1", "PYTHONUNBUFFERED": "1"}
     return values | dict(extra or {})
+
+
+def _this_pythons_commands() -> str:
+    return str(Path(sys.prefix) / "bin")
 
 
 def repro_command(*targets: str, force: bool = False) -> list[str]:

@@ -18,6 +18,16 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers
     """A real server process, as `prefect server start` makes it."""
     with servers.running_server(tmp_path_factory.mktemp("prefect-home")) as server:
         yield server
+        drain()
+
+
+def drain() -> None:
+    """Send what this process still has to say to the server, before it goes."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    APILogWorker.drain_all(timeout=30)
+    EventsWorker.drain_all(timeout=30)
 
 
 @pytest.fixture(scope="session")
