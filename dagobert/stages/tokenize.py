@@ -44,6 +44,7 @@ def run(params: Params) -> None:
         manifest = tokenize_file(paths.CLEAN, out, tokenization, ours.rows_per_shard, name, added)
     shown = {"row": manifest.n_rows, "sequence": manifest.n_sequences, "token": manifest.n_tokens, "shard": len(manifest.parts)}
     events.say(", ".join(f"{n:,} {what}{'' if n == 1 else 's'}" for what, n in shown.items()) + f", by {tokenization.engine}")
+    events.say(lost(paths.TOKENS, manifest))
     if words:
         events.say(f"{len(added):,} of the {len(words):,} words in {ours.add_words} were new and are added to the vocabulary")
 
@@ -93,6 +94,21 @@ def tokenize_file(
     )
     shards.write_manifest(out, manifest)
     return manifest
+
+
+def lost(directory: Path, manifest: shards.Manifest) -> str:
+    """What the model will not see, in words: tokens cut off and words the vocabulary does not have."""
+    cut = rows = unknown = 0
+    for part in manifest.parts:
+        table = pq.read_table(directory / f"{part.name}.parquet", columns=["n_truncated", "n_unknown"])
+        cut += pc.sum(table["n_truncated"]).as_py() or 0
+        rows += pc.sum(pc.greater(table["n_truncated"], 0)).as_py() or 0
+        unknown += pc.sum(table["n_unknown"]).as_py() or 0
+    whole = max(manifest.n_tokens + cut, 1)
+    return (
+        f"{rows:,} rows ({rows / max(manifest.n_rows, 1):.1%}) are cut to {manifest.max_length} tokens, which loses "
+        f"{cut / whole:.1%} of all tokens; {unknown / max(manifest.n_tokens, 1):.2%} are unknown words"
+    )
 
 
 def clean_recipe(schema: pa.Schema) -> dict[str, Any]:

@@ -104,6 +104,15 @@ def test_added_words_reach_the_shards(tokenized: Any, tmp_path: Path) -> None:
     assert manifest.vocab_size == Tokenization(out / "tokenizer", 16, "head").vocab_size
 
 
+def test_what_the_model_will_not_see_is_said(tokenized: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("dagobert.events.say", said.append)
+    write_clean(Path("data/clean.parquet"), ["good " * 20, "bad é"], ["0", "1"])
+    tokenized()
+    # [CLS] 20 words [SEP] cut to 16 loses 6 of 22 + 4 tokens; é is known: without its accent it is e
+    assert said[1] == "1 rows (50.0%) are cut to 16 tokens, which loses 23.1% of all tokens; 0.00% are unknown words"
+
+
 def test_max_length_above_the_models(tokenized: Any) -> None:
     with pytest.raises(TokenizationError, match=r"max_length is 65, but .* takes at most 64"):
         tokenized(tokenize__max_length=65)
