@@ -32,9 +32,9 @@ _INLINE = (
     "template|textarea|time|tt|u|var|video|wbr"
 )
 _TAG_END = r"(?:\s[^<>]*)?/?>"
-_INVISIBLE = r"(?is)<!--.*?-->|<script\b[^<>]*>.*?</script\s*>|<style\b[^<>]*>.*?</style\s*>|<!doctype[^<>]*>|<!\[CDATA\[|\]\]>"
-_BREAK_TAGS = rf"(?is)(?:</?(?:{_BREAKS}){_TAG_END})+"
-_INLINE_TAG = rf"(?is)</?(?:{_INLINE}){_TAG_END}"
+INVISIBLE = r"(?is)<!--.*?-->|<script\b[^<>]*>.*?</script\s*>|<style\b[^<>]*>.*?</style\s*>|<!doctype[^<>]*>|<!\[CDATA\[|\]\]>"
+BREAK_TAGS = rf"(?is)(?:</?(?:{_BREAKS}){_TAG_END})+"
+INLINE_TAG = rf"(?is)</?(?:{_INLINE}){_TAG_END}"
 # Control characters, without those that are white space: a later step turns these into a space.
 _CONTROL = r"[\x00-\x08\x0e-\x1b\x7f\x{80}-\x{84}\x{86}-\x{9f}]"
 _ZERO_WIDTH = r"[\x{ad}\x{180e}\x{200b}-\x{200f}\x{202a}-\x{202e}\x{2060}-\x{2064}\x{2066}-\x{2069}\x{feff}]"
@@ -109,9 +109,9 @@ def _holds(texts: pa.Array, literal: str) -> pa.Array:
 def _markup(texts: pa.Array, recipe: CleanRecipe) -> pa.Array:
     def strip(marked: pa.Array) -> pa.Array:
         rare = pc.or_(_holds(marked, "<[!sS]"), _holds(marked, r"\]\]>"))
-        marked = _on_rows(marked, rare, lambda t: _replace(t, _INVISIBLE, " "))
-        marked = _replace(marked, _BREAK_TAGS, recipe.break_replacement)
-        return _on_rows(marked, _holds(marked, "<"), lambda t: _replace(t, _INLINE_TAG, ""))
+        marked = _on_rows(marked, rare, lambda t: _replace(t, INVISIBLE, " "))
+        marked = _replace(marked, BREAK_TAGS, recipe.break_replacement)
+        return _on_rows(marked, _holds(marked, "<"), lambda t: _replace(t, INLINE_TAG, ""))
 
     return _on_rows(texts, _holds(texts, "<"), strip)
 
