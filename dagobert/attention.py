@@ -129,8 +129,8 @@ def attention_rows(
 
     Shapes: query (T, H·D), or (B, H·D) where `first_only`; key, value (T, H·D); cu_seqlens (B+1,) int32. Returns query's shape.
     """
-    if query.device.type == "cuda" and dropout == 0.0 and not first_only and query.dtype in (torch.bfloat16, torch.float16):
-        return _varlen(query, key, value, lengths, cu_seqlens, heads)
+    if _varlen_works(query, dropout):
+        return _varlen(query, key, value, lengths, cu_seqlens, heads, first_only)
     size = query.shape[1] // heads
     out: list[Tensor] = []
     at = 0
@@ -146,11 +146,18 @@ def attention_rows(
     return F.pad(rows, (0, 0, 0, missing)) if missing else rows
 
 
-def _varlen(query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], cu_seqlens: Tensor, heads: int) -> Tensor:
+def _varlen_works(query: Tensor, dropout: float) -> bool:
+    return query.device.type == "cuda" and dropout == 0.0 and query.dtype in (torch.bfloat16, torch.float16)
+
+
+def _varlen(
+    query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], cu_seqlens: Tensor, heads: int, first_only: bool
+) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     longest = max(lengths)
+    cu_query = torch.arange(len(lengths) + 1, dtype=torch.int32, device=query.device) if first_only else cu_seqlens
     q, k, v = (x.view(x.shape[0], heads, -1) for x in (query, key, value))
-    out = varlen_attn(q, k, v, cu_seqlens, cu_seqlens, longest, longest)
+    out = varlen_attn(q, k, v, cu_query, cu_seqlens, 1 if first_only else longest, longest)
     assert isinstance(out, Tensor)
     return out.reshape(query.shape)

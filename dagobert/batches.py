@@ -115,7 +115,7 @@ class Batch:
     """A packed micro-batch: sequences laid end to end.
 
     Attributes:
-        input_ids: (T,) int64, rounded up to a multiple of 64 with id 0.
+        input_ids: (T,) int64; on a CPU rounded up to a multiple of 64 with id 0.
         token_types: segment ids (T,), or None where there is one text a row.
         lengths: tokens of each sequence, B numbers.
         cu_seqlens: (B+1,) int32.
@@ -149,10 +149,11 @@ def pack(
     *,
     first_token: int = 0,
     first_sequence: int = 0,
-    align: int = _ALIGN,
 ) -> Batch:
     """Lay sequences of a store end to end, in the order asked for."""
     ids, cu_seqlens = store.gather(index)
+    # On a GPU nothing is rounded: varlen attention leaves rows past the last sequence unwritten.
+    align = _ALIGN if torch.device(device).type == "cpu" else 1
     total = -(-len(ids) // align) * align
     types = store.token_types(index)
     lengths: Sequence[int] = np.diff(cu_seqlens).tolist()

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 
 from dagobert.batches import IntArray, cut, longest_first, pack
+from dagobert.determinism import keep_memory
 from dagobert.encoder import choose_device, compute_dtype
 from dagobert.errors import ModelError
 from dagobert.heads import classification
@@ -50,6 +51,7 @@ class Scorer:
         Raises:
             ModelError: no such model, or damaged.
         """
+        keep_memory()
         place = choose_device(device)
         labels = read_labels(model_dir)
         model = classification.load(model_dir, labels).to(place).eval()

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
-from dagobert.attention import attention_backward, from_heads, group_sequences, probabilities, to_heads
+from dagobert.attention import attention_backward, attention_rows, from_heads, group_sequences, probabilities, to_heads
 
 
 @settings(max_examples=50, deadline=None)
@@ -51,3 +54,27 @@ def test_forward_and_backward_are_those_of_sdpa(lengths: list[int]) -> None:
     assert torch.allclose(out, torch.cat(expected), atol=1e-12)
     assert rows.grad is not None
     assert torch.allclose(found, rows.grad, atol=1e-12)
+
+
+@pytest.mark.parametrize("first_only", [False, True])
+def test_the_gpu_kernel_is_called_as_its_contract_says(first_only: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no kernel for a CPU: a stand-in with the signature of `varlen_attn` computes what that would."""
+    heads, size, lengths = 3, 8, [9, 4, 1]
+    cu_seqlens = torch.tensor([0, 9, 13, 14], dtype=torch.int32)
+    key, value = torch.randn(14, heads * size), torch.randn(14, heads * size)
+    query = torch.randn(3 if first_only else 14, heads * size)
+
+    def stand_in(q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, max_q: int, max_k: int) -> Tensor:
+        assert (int(cu_q.diff().max()), int(cu_k.diff().max())) == (max_q, max_k)
+        assert q.shape[1:] == k.shape[1:] == (heads, size)
+        out = torch.full_like(q, torch.nan)
+        for (a, b), (c, d) in zip(itertools.pairwise(cu_q.tolist()), itertools.pairwise(cu_k.tolist()), strict=True):
+            one = (x.transpose(0, 1) for x in (q[a:b], k[c:d], v[c:d]))
+            out[a:b] = F.scaled_dot_product_attention(*one).transpose(0, 1)
+        return out
+
+    arguments = query, key, value, lengths, cu_seqlens, heads, 0.0, first_only
+    expected = attention_rows(*arguments)
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", stand_in)
+    monkeypatch.setattr("dagobert.attention._varlen_works", lambda *_: True)
+    assert torch.allclose(attention_rows(*arguments), expected, atol=1e-6)

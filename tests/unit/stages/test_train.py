@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoModelForSequenceClassification
+
+from dagobert import files, runner
+from dagobert.errors import Preempted, TrainingError
+from dagobert.params import Params, load_params
+from dagobert.stages import paths
+from dagobert.stages import train as stage
+from dagobert.training import StopRequest
+from tests.evaluation_inputs import write_inputs
+from tests.unit.training_examples import recipe
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    write_inputs(tmp_path, rows=60, sizes=(30, 12, 12))
+    files.write_json(tmp_path / "none.json", {})
+    for made in (paths.MODEL, paths.TRAIN_REPORT, paths.LOSS_CURVE):
+        path = tmp_path / made
+        path.unlink() if path.is_file() else [p.unlink() for p in path.iterdir()]
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    torch.use_deterministic_algorithms(False)
+
+
+def settings(repository: Path, tiny_bert: Path, **changes: Any) -> Params:
+    params = load_params(repository / "params.yaml")
+    model = params.model.model_copy(update={"name_or_path": str(tiny_bert)})
+    return params.model_copy(update={"model": model, "train": recipe(**changes)})
+
+
+class StopAfterTwoSteps(StopRequest):
+    def __init__(self) -> None:
+        self.left = 2
+
+    @property
+    def asked(self) -> str | None:  # type: ignore[override]
+        self.left -= 1
+        return "SIGTERM" if self.left < 0 else None
+
+
+def test_a_model_directory_a_report_and_a_curve(workspace: Path, repository: Path, tiny_bert: Path) -> None:
+    stage.run(settings(repository, tiny_bert))
+    model: Any = AutoModelForSequenceClassification.from_pretrained(paths.MODEL)
+    assert model.config.id2label == {0: "negative", 1: "positive"}
+    about = json.loads((paths.MODEL / "dagobert.json").read_text())
+    assert about["tokenize"].keys() == {"max_length", "truncation", "stride"}
+    assert about["labels"]["names"] == ["negative", "positive"]
+    assert set(about["data"]) == {"data/tokens", "data/labels.parquet", "data/labels.json", "data/splits.parquet"}
+    with safe_open(paths.MODEL / "model.safetensors", "pt") as file:
+        assert len(file.metadata() or {}) <= 1
+    report = json.loads(paths.TRAIN_REPORT.read_text())
+    assert report["steps"] == 8  # 30 rows in steps of 8, twice
+    assert [entry["step"] for entry in report["validation"]] == [4, 8]
+    assert about["validation"]["step"] == report["best_step"]
+    lines = paths.LOSS_CURVE.read_text().splitlines()
+    assert lines[0] == "step,split,loss"
+    assert sum(",training," in line for line in lines) == 8
+    assert sum(",validation," in line for line in lines) == 2
+    assert not [p for p in paths.CHECKPOINTS.iterdir() if p.is_dir()]
+
+
+def test_a_stopped_stage_goes_on_and_publishes_the_same_bytes(
+    workspace: Path, repository: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = settings(repository, tiny_bert)
+
+    def published() -> list[str]:
+        return [files.sha256_tree(path) for path in stage.OUTPUTS]
+
+    stage.run(params)
+    expected = published()
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "StopRequest", StopAfterTwoSteps)
+        with pytest.raises(Preempted) as stopped:
+            stage.run(params)
+    assert stopped.value.exit_code == 75
+    assert len([p for p in paths.CHECKPOINTS.iterdir() if p.is_dir()]) == 1
+    stage.run(params)
+    assert published() == expected
+
+
+def test_another_parameter_does_not_take_up_the_checkpoint(
+    workspace: Path, repository: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "StopRequest", StopAfterTwoSteps)
+        with pytest.raises(Preempted):
+            stage.run(settings(repository, tiny_bert))
+    with runner.events.recording("train", None):
+        stage.run(settings(repository, tiny_bert, learning_rate=2e-3))
+    assert "goes on" not in capsys.readouterr().err
+
+
+def test_an_empty_side_is_an_error(workspace: Path, repository: Path, tiny_bert: Path) -> None:
+    write_inputs(workspace / "other", rows=60, sizes=(30, 0, 12))
+    (workspace / "other" / paths.SPLITS).rename(paths.SPLITS)
+    with pytest.raises(TrainingError, match=r"the validation side is empty\. Raise split\.validation_size"):
+        stage.run(settings(repository, tiny_bert))
+
+
+def test_torchrun_that_fails_is_an_error(
+    workspace: Path, repository: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage.sys, "executable", "/bin/false")
+    with pytest.raises(TrainingError, match="ended with exit code 1"):
+        stage.run(settings(repository, tiny_bert, launcher="torchrun", nproc_per_node=2))
