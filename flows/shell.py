@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_URL
 from pydantic import BaseModel, ValidationError
 
 from tasks.errors import TaskError
@@ -48,12 +50,30 @@ def _validated(kind: type[Form], values: dict[str, Any]) -> Form:
         raise TaskError("\n".join(dict.fromkeys(lines))) from None
 
 
+def server_trouble(message: str) -> str | None:
+    """What to do about a server that does not answer, or asks who we are; None for other trouble."""
+    url = PREFECT_API_URL.value()
+    if "Failed to reach API" in message:
+        return (
+            f"The Prefect server at {url} does not answer. Start it (`make serve`), or unset PREFECT_API_URL to run with a "
+            "temporary one. `dvc repro` needs none."
+        )
+    if "401 Unauthorized" in message:
+        return f"The Prefect server at {url} wants its auth string: set PREFECT_API_AUTH_STRING=user:password."
+    return None
+
+
 def run(start: Callable[[], object]) -> int:
     """Run a flow; the exit code of the process."""
     try:
         start()
     except TaskError as error:
         print(error, file=sys.stderr)
+        return 2
+    except (RuntimeError, PrefectHTTPStatusError) as error:
+        if (words := server_trouble(str(error))) is None:
+            raise
+        print(words, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

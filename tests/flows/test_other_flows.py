@@ -23,7 +23,7 @@ elif command == "compare":
 elif command == "promote":
     tags = subprocess.check_output(["git", "tag"], text=True).split()
     if tags and "--because" not in rest:
-        sys.exit("dagobert promote: x was not put in production:\\n  better: not the same rows\\nTo do it all the same, say why")
+        sys.exit("dagobert promote: x was not put in production:\\n  better: not the same rows\\nTo do it all the same …")
     refs = subprocess.check_output(["git", "for-each-ref", "--format=%(refname)", "refs/exps"], text=True).split()
     (ref,) = [ref for ref in refs if ref.endswith("/" + rest[0])]
     subprocess.check_call(["git", "tag", f"model#production#{{len(tags) + 1}}", ref])

@@ -41,3 +41,26 @@ def test_settings_of_the_shell_become_forms() -> None:
     assert shell.lists(TrialsForm, ["seed=[1,2]", "learning_rate=1e-4"]).values() == {"learning_rate": [1e-4], "seed": [1, 2]}
     with pytest.raises(TaskError, match=r"train.learning_rate: .*less than or equal to 1"):
         shell.form(FinetuneForm, ["train.learning_rate=5"])
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("Failed to reach API at http://x/api/", "does not answer. Start it"),
+        ("Client error '401 Unauthorized' for", "AUTH_STRING"),
+    ],
+)
+def test_trouble_with_the_server_is_told_in_one_message(error: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def start() -> None:
+        raise RuntimeError(error)
+
+    assert shell.run(start) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_other_errors_keep_their_traceback() -> None:
+    def start() -> None:
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        shell.run(start)
