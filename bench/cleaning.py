@@ -1,7 +1,7 @@
 """Raw file to clean Parquet against pandas, and memory and time against the number of rows.
 
-Baselines: pandas with one `apply` of a Python function with compiled expressions a row, and pandas with a chain of `str.replace`,
-both reading the same CSV, leaving out empty texts and exact duplicates, and writing zstd Parquet. Ours is all of the stage
+Baselines: pandas with one `apply` of a Python function with compiled expressions, and pandas with a chain of `str.replace`,
+both reading the same CSV, leaving out empty texts and exact duplicates, and writing Parquet (zstd). Ours is the whole stage
 `clean`, with quarantine, contradictions and normalised duplicates too. The texts must be the same.
 """
 

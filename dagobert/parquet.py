@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,7 +21,7 @@ _BYTES = 16 << 20
 
 
 class RowWriter:
-    """Writes record batches to a Parquet file. Use as a context manager."""
+    """Writes record batches to a Parquet file, compressing one row group while the next is made. Use as a context manager."""
 
     def __init__(
         self, path: Path, schema: pa.Schema, metadata: dict[str, Any] | None = None, dictionary: tuple[str, ...] = ()
@@ -35,6 +36,8 @@ class RowWriter:
             use_dictionary=list(dictionary) or False,
             write_statistics=["row_id"] if "row_id" in schema.names else False,
         )
+        self._thread = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
         self._held: list[pa.RecordBatch] = []
         self._rows = self._bytes = 0
         self.rows = 0
@@ -56,11 +59,16 @@ class RowWriter:
 
     def _flush(self) -> None:
         if self._held:
-            self._writer.write_table(
-                pa.Table.from_batches(self._held, self._held[0].schema).cast(self.schema), row_group_size=_ROWS
-            )
+            rows = pa.Table.from_batches(self._held, self._held[0].schema).cast(self.schema)
+            self._wait()
+            self._writing = self._thread.submit(self._writer.write_table, rows, row_group_size=_ROWS)
             self.rows += self._rows
             self._held, self._rows, self._bytes = [], 0, 0
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
 
     def __enter__(self) -> RowWriter:
         """Start writing."""
@@ -68,9 +76,13 @@ class RowWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Write what is held back, and close the file."""
-        if kind is None:
-            self._flush()
-        self._writer.close()
+        try:
+            if kind is None:
+                self._flush()
+                self._wait()
+        finally:
+            self._thread.shutdown()
+            self._writer.close()
 
 
 def _row_bytes(batch: pa.RecordBatch) -> Any:

@@ -23,7 +23,7 @@ def read(path: Path, columns: Columns, reading: Reading, notes: Notes) -> Iterat
         RecordError: not a Parquet file, a missing column, or a column that is neither text nor number.
     """
     try:
-        with pq.ParquetFile(path, memory_map=False) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
             columns.require(file.schema_arrow.names, str(path))
             line, size = 1, path.stat().st_size
             total = max(file.metadata.num_rows, 1)

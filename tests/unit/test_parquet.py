@@ -53,3 +53,12 @@ def test_metadata_and_no_rows(tmp_path: Path) -> None:
     assert pq.read_schema(tmp_path / "a.parquet").names == SCHEMA.names
     pq.write_table(pa.table({"x": [1]}), tmp_path / "b.parquet")
     assert read_metadata(tmp_path / "b.parquet") == {}
+
+
+def test_a_disk_that_fills_up_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"), RowWriter(tmp_path / "a.parquet", SCHEMA) as out:
+        monkeypatch.setattr(out._writer, "write_table", full)
+        out.write(rows([1, 2, 3]))
