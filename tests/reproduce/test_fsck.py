@@ -10,7 +10,7 @@ from dagobert.fsck import Examination, fsck
 from dagobert.repository import Repository
 from tests.reproduce import toy
 
-FLIPS = 60
+FLIPS = 40
 
 
 def examined(root: Path, **options: bool) -> Examination:

@@ -77,7 +77,7 @@ def test_another_machine_restores_and_reproduces(toy_root: Path, tmp_path: Path,
 
 @pytest.mark.parametrize(
     "open_store",
-    [stores.directory, pytest.param(stores.ssh, marks=SLOW), pytest.param(stores.s3, marks=SLOW)],
+    [pytest.param(each, marks=SLOW) for each in (stores.directory, stores.ssh, stores.s3)],
     ids=["directory", "ssh", "s3"],
 )
 def test_an_interrupted_push_or_pull_goes_on(toy_root: Path, tmp_path: Path, open_store: Open) -> None:
