@@ -8,9 +8,11 @@ Correctness comes first: packed logits against the stock model's.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -61,7 +63,7 @@ def dagobert(model: nn.Module, work: Workload, device: torch.device, dtype: torc
     return workload.clock() - started
 
 
-def padded_scoring(model: nn.Module, work: Workload, device: torch.device, dtype: torch.dtype) -> float:
+def padded_scoring(model: nn.Module, work: Workload, device: torch.device) -> float:
     """What `pipeline("text-classification", batch_size=32)` computes: batches of 32 in the given order, padded, fp32."""
     stock: Any = model.to(device).eval()
     rows = hf.Rows(work)
@@ -117,59 +119,102 @@ def check(name: str, device: torch.device) -> float:
     return worst
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run all engines round by round."""
+BASELINES = ("tutorial", "trainer", "trainer, attention dropout 0", "padded scoring")
+OURS = ("dagobert", "dagobert scoring")
+
+
+def serve(arguments: argparse.Namespace) -> None:
+    """What a worker does: for each engine named on stdin, run it once and print sequences a second.
+
+    Baselines have a process of their own, because the engine's settings (memory kept, deterministic kernels) would change them.
+    """
     device = choose_device(arguments.device)
+    dtype = compute_dtype("auto", device)
+    threads = arguments.threads or determinism.available_cores()
+    torch.set_num_threads(threads)
+    if arguments.worker == "dagobert":
+        determinism.set_up(threads=threads, seed=0, deterministic=device.type == "cpu")
     if arguments.clock == "cpu":
         workload.clock = time.process_time
-    dtype = compute_dtype("auto", device)
-    determinism.set_up(threads=arguments.threads, seed=0, deterministic=device.type == "cpu")
-    difference = check(arguments.model, device)
     work = workload.make(arguments.sequences, arguments.max_length)
-    few = workload.make(
-        min(arguments.batch_size, arguments.sequences), arguments.max_length
-    )  # every tutorial batch costs the same
+    # every batch of the tutorial costs the same, so it gets one
+    few = workload.make(min(arguments.batch_size, arguments.sequences), arguments.max_length)
+    size, tokens = arguments.batch_size, arguments.tokens
 
     def model(attention_dropout: float) -> nn.Module:
         return workload.model(arguments.model, attention_dropout=attention_dropout)
 
-    size, tokens = arguments.batch_size, arguments.tokens
     engines: dict[str, tuple[Workload, Callable[[], float]]] = {
         "tutorial": (few, lambda: tutorial.train(model(0.1), few, device, batch_size=size)),
         "trainer": (work, lambda: hf.train(model(0.1), work, device, batch_size=size)),
         "trainer, attention dropout 0": (work, lambda: hf.train(model(0.0), work, device, batch_size=size)),
         "dagobert": (work, lambda: dagobert(model(0.0), work, device, dtype, size, tokens)),
-        "padded scoring": (work, lambda: padded_scoring(model(0.0), work, device, dtype)),
+        "padded scoring": (work, lambda: padded_scoring(model(0.0), work, device)),
         "dagobert scoring": (work, lambda: packed_scoring(model(0.0), work, device, dtype)),
+        "ceiling": (work, lambda: len(work.sequences) / ceiling(device, dtype, 5 + 15 * (device.type == "cuda"))),
     }
-    rates: dict[str, list[float]] = {name: [] for name in (*engines, "ceiling")}
+    for line in sys.stdin:
+        load, run = engines[line.strip()]
+        with contextlib.redirect_stdout(sys.stderr):
+            rate = len(load.sequences) / run()
+        print(json.dumps(rate), flush=True)
+
+
+def measure(arguments: argparse.Namespace, argv: list[str]) -> dict[str, Any]:
+    """Run all engines round by round."""
+    device = choose_device(arguments.device)
+    difference = check(arguments.model, device)
+    workers = {
+        kind: subprocess.Popen(
+            [sys.executable, "-m", "bench.train", *argv, "--worker", kind],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None if arguments.verbose else subprocess.DEVNULL,
+            text=True,
+        )
+        for kind in ("baselines", "dagobert")
+    }
+
+    def ask(name: str) -> float:
+        worker = workers["baselines" if name in BASELINES else "dagobert"]
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        worker.stdin.write(name + "\n")
+        worker.stdin.flush()
+        answer = worker.stdout.readline()
+        if not answer:
+            raise SystemExit(f"{name} failed: run again with --verbose")
+        return float(json.loads(answer))
+
+    rates: dict[str, list[float]] = {name: [] for name in (*BASELINES, *OURS, "ceiling")}
     for number in range(arguments.rounds + 1):  # the first round warms up and is not counted
-        for name, (load, run) in engines.items():
+        for name, values in rates.items():
             if number == 0 and name == "tutorial":
                 continue
-            rate = len(load.sequences) / run()
-            rates[name] += [rate] if number else []
-            print(f"round {number}: {name} {rate:.2f} sequences/s", file=sys.stderr, flush=True)
-        rates["ceiling"].append(ceiling(device, dtype, 5 + 15 * (device.type == "cuda")))
+            rate = ask(name)
+            values += [rate] if number else []
+            print(f"round {number}: {name} {rate:.4g}", file=sys.stderr, flush=True)
+    for worker in workers.values():
+        worker.communicate()
     medians = {name: statistics.median(values) for name, values in rates.items()}
-    ours = medians["dagobert"]
-    per_sequence = workload.flops(model(0.0), work.lengths) / len(work.sequences)
+    ours, lengths = medians["dagobert"], workload.make(arguments.sequences, arguments.max_length).lengths
+    per_sequence = workload.flops(workload.model(arguments.model, attention_dropout=0.0), lengths) / len(lengths)
     return {
         "model": arguments.model,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": str(compute_dtype("auto", device)).removeprefix("torch."),
         "clock": arguments.clock,
-        "threads": torch.get_num_threads(),
+        "threads": arguments.threads or determinism.available_cores(),
         "torch": torch.__version__,
         "sequences": arguments.sequences,
         "max_length": arguments.max_length,
-        "batch_size": size,
+        "batch_size": arguments.batch_size,
         "rounds": arguments.rounds,
         "packed_minus_stock": difference,
         "sequences_per_second": medians,
         "all_rounds": rates,
         "ratio": {
-            **{name: ours / medians[name] for name in ("tutorial", "trainer", "trainer, attention dropout 0")},
+            **{name: ours / medians[name] for name in BASELINES[:3]},
             "padded scoring": medians["dagobert scoring"] / medians["padded scoring"],
             "ceiling": ours * per_sequence / medians["ceiling"],
         },
@@ -204,10 +249,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: for a machine that others use")
     parser.add_argument("--quick", action="store_true", help="32 sequences, 2 rounds: under five minutes on two cores")
     parser.add_argument("--out", type=Path, default=Path("reports/bench/train.json"))
-    arguments = parser.parse_args(argv)
+    parser.add_argument("--verbose", action="store_true", help="show what the engines print")
+    parser.add_argument("--worker", choices=["baselines", "dagobert"], help=argparse.SUPPRESS)
+    given = sys.argv[1:] if argv is None else argv
+    arguments = parser.parse_args(given)
     if arguments.quick:
         arguments.sequences, arguments.rounds = 32, 2
-    found = measure(arguments)
+    if arguments.worker:
+        serve(arguments)
+        return 0
+    found = measure(arguments, given)
     print(table(found))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
