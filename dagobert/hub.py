@@ -5,6 +5,7 @@ Columns that the dataset declares as class labels hold the class names, not thei
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,16 @@ def fetch_dataset(source: str, staging: Path) -> None:
         import datasets
     except ImportError:
         raise SourceError(f"data.source: {source} needs the package datasets. pip install datasets") from None
+    datasets.disable_progress_bars()
     try:
         # With two parts after the name the first is the config; with one it may be either.
         found = _load(datasets, name, config, split, revision)
     except Exception as error:  # the library raises many kinds: any of them means "cannot be fetched"
         raise SourceError(f"data.source: {source} cannot be fetched ({type(error).__name__}: {error}).") from error
-    parts = {split or "data": found} if isinstance(found, datasets.Dataset) else dict(found)
+    parts = {str(found.split): found} if isinstance(found, datasets.Dataset) else dict(found)
     for part, table in parts.items():
-        _with_names(datasets, table).to_parquet(str(staging / f"{part}.parquet"))
+        name = re.sub(r"[^\w.-]+", "_", part)
+        _with_names(datasets, table).to_parquet(str(staging / f"{name}.parquet"))
 
 
 def _load(datasets: Any, name: str, config: str | None, split: str | None, revision: str | None) -> Any:
