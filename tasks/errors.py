@@ -31,3 +31,7 @@ class SourceUnavailableError(StageError):
 
 class WorkplaceError(TaskError):
     """A run cannot be set up or recorded."""
+
+
+class NotCleanError(WorkplaceError):
+    """`dvc status` is not clean after the last stage."""

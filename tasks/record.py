@@ -15,18 +15,23 @@ from typing import Any
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from dagobert.repository import Repository
 from tasks import clones, dvc, reports
-from tasks.errors import WorkplaceError
+from tasks.errors import NotCleanError, WorkplaceError
 from tasks.running import Logger
 from tasks.workplace import Workplace
 
 REPORTS_KEPT = 50
+
+
+def _may_help_to_retry(task: Any, run: TaskRun, state: State[Any]) -> bool:
+    """A push can meet another run's; a status that is not clean stays so."""
+    return not isinstance(state.data, NotCleanError)
 
 
 @task(
@@ -36,6 +41,7 @@ REPORTS_KEPT = 50
     tags=["io"],
     retries=2,
     retry_delay_seconds=[2, 10],
+    retry_condition_fn=_may_help_to_retry,
     cache_policy=NO_CACHE,
     persist_result=False,
 )
@@ -82,10 +88,10 @@ def save_experiment(place: Workplace, wanted: str) -> str:
     """Save the clone's state and push it to the repository it came from; gives the name it got.
 
     Raises:
-        WorkplaceError: something is out of date, so that saving would record outputs that do not belong to their inputs.
+        NotCleanError: something is out of date, so that saving would record outputs that do not belong to their inputs.
     """
     if changed := dvc.status(place.root):
-        raise WorkplaceError(
+        raise NotCleanError(
             f"not recorded: dvc status is not clean after the last stage: {json.dumps(changed, ensure_ascii=False)[:2000]}"
         )
     name = free_name(place, wanted)

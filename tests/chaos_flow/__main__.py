@@ -3,6 +3,7 @@
     python -m tests.chaos_flow --agree 100        the two doors after 100 random changes of parameters
     python -m tests.chaos_flow --kills 200        kill flow, leash, DVC or stage at random moments: no orphan, next run fine
     python -m tests.chaos_flow --served 20        kill flow, worker or server of a served project: a terminal state
+    python -m tests.chaos_flow --together 5       two recorded runs and a `dvc repro` of one repository at once
     python -m tests.chaos_flow --disk-full        a disk that fills up under a stage (needs root: it mounts a small file system)
 
 Prints one line a check and a summary; exit code 1 when anything failed.
@@ -33,6 +34,7 @@ def main() -> int:
     parser.add_argument("--agree", type=int, default=0, metavar="N", help="random parameter changes through both doors")
     parser.add_argument("--kills", type=int, default=0, metavar="N", help="kills at random moments, without a worker")
     parser.add_argument("--served", type=int, default=0, metavar="N", help="kills of flow, worker and server, in turn")
+    parser.add_argument("--together", type=int, default=0, metavar="N", help="two runs and a dvc repro at once")
     parser.add_argument("--disk-full", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
@@ -41,10 +43,11 @@ def main() -> int:
         base = Path(name).resolve()
         template = make_project(base / "template")
         (base / "home").mkdir()
-        if asked.agree or asked.kills or asked.disk_full:
+        if asked.agree or asked.kills or asked.together or asked.disk_full:
             with running_server(base / "home") as server:
                 failures += agree(asked.agree, asked.seed, template, base, server)
                 failures += kills(asked.kills, asked.seed, template, base, server)
+                failures += together(asked.together, template, base, server)
                 if asked.disk_full:
                     failures += disk_full(template, base, server)
         if asked.served:
@@ -116,6 +119,28 @@ def after_kill(root: Path, flow: subprocess.Popen[bytes], server: Server) -> str
     if code := flow_command(root, server).wait(timeout=300):
         return f"the next run ended with {code}"
     return f"status {left}" if (left := status(root)) else None
+
+
+def together(n: int, template: Path, base: Path, server: Server) -> list[str]:
+    """N rounds of two recorded runs and a `dvc repro` of the same repository, all at once."""
+    failures = []
+    for number in range(1, n + 1):
+        root = base / f"together-{number}"
+        shutil.copytree(template, root, symlinks=True)
+        values = {**environment(), **server.environment(), "DAGOBERT_CLONES": str(base / "clones")}
+        flow = [sys.executable, "-m", "flows.finetune", "-S"]
+        commands = [[*flow, "train.seed=1"], [*flow, "train.seed=2"], ["dvc", "--wait-for-lock", "repro", "-q"]]
+        runs = [
+            subprocess.Popen(c, cwd=root, env=values, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for c in commands
+        ]
+        codes = [run.wait(timeout=600) for run in runs]
+        names = sh(root, "git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
+        clean = status(root) == {}
+        fine = codes == [0, 0, 0] and len(names) == 2 and clean
+        found = None if fine else f"together: exit codes {codes}, {len(names)} experiments, clean status: {clean}"
+        print(f"together {number}/{n}: {found or 'fine'}", flush=True)
+        failures += [found] if found else []
+    return failures
 
 
 def disk_full(template: Path, base: Path, server: Server) -> list[str]:

@@ -46,8 +46,10 @@ class Served:
                 request = urllib.request.Request(f"{self.url}/api/{path}", data, {"Content-Type": "application/json"})
                 with urllib.request.urlopen(request, timeout=10) as answer:
                     return json.load(answer)
-            except urllib.error.HTTPError:
-                raise
+            except urllib.error.HTTPError as error:
+                if error.code < 500:
+                    raise
+                time.sleep(1)
             except OSError:
                 time.sleep(1)
         raise AssertionError("the server did not come back")
