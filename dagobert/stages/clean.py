@@ -44,6 +44,8 @@ def run(params: Params) -> None:
     notes = Notes()
     draft = files.partial(paths.CLEAN.with_name("draft.arrow"))
     draft.parent.mkdir(parents=True, exist_ok=True)
+    for left in draft.parent.glob(".draft.arrow.*.partial"):  # of a run that was killed: it may be gigabytes
+        left.unlink()
     with files.atomic_file(paths.QUARANTINE) as quarantine, files.atomic_file(paths.CLEAN) as clean:
         outcome = _curate(params, layout, notes, clean, quarantine, draft)
     report = _report(outcome, notes)
