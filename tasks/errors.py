@@ -6,6 +6,7 @@ TaskError                        shown without a traceback
 │   ├── StageTimeoutError        it took longer than its policy allows, and was ended
 │   └── SourceUnavailableError   the network or a store did not answer: running it again may help
 └── WorkplaceError               the clone, the parameters or the record of a run
+    └── NotCleanError            outputs do not belong to their inputs, so nothing was recorded
 """
 
 

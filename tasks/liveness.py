@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -20,8 +21,8 @@ from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Cancelled, Crashed
 
-UNSEEN = timedelta(minutes=2)  # a run that is running and has left no file by then never will
-UNSTARTED = timedelta(minutes=5)  # a run that a worker took and did not start
+SETTLED = timedelta(seconds=30)  # a state younger than this may be about to change
+UNSTARTED = timedelta(minutes=5)  # a run that a worker took and did not start by then never will
 
 
 def _directory(origin: Path) -> Path:
@@ -77,9 +78,23 @@ def bury_dead_runs(client: SyncPrefectClient, origin: Path, pool: str, now: date
 
 
 def _is_dead(run: FlowRun, origin: Path, now: datetime) -> bool:
+    """By its lock; else by the process its worker started, if that was on this machine. Runs of other machines are let be."""
     assert run.state is not None
     age = now - run.state.timestamp
-    if run.state.type == StateType.PENDING:
-        return age > UNSTARTED
     living = is_alive(origin, run.id)
-    return age > UNSEEN if living is None else not living
+    if living is not None:
+        return not living
+    host, _, pid = (run.infrastructure_pid or "").rpartition(":")
+    if not host:
+        return run.state.type == StateType.PENDING and age > UNSTARTED
+    return host == socket.gethostname() and pid.isdigit() and age > SETTLED and not _exists(int(pid))
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -72,10 +73,26 @@ def test_the_living_and_the_dead(tmp_path: Path) -> None:
     os.close(fd)
 
 
+HERE = socket.gethostname()
+
+
 @pytest.mark.parametrize(
-    ("kind", "age", "dead"), [("PENDING", 200, False), ("PENDING", 400, True), ("RUNNING", 60, False), ("RUNNING", 200, True)]
+    ("kind", "age", "process", "dead"),
+    [
+        ("PENDING", 200, None, False),
+        ("PENDING", 400, None, True),
+        ("RUNNING", 9999, None, False),
+        ("RUNNING", 9999, f"{HERE}:{os.getpid()}", False),
+        ("RUNNING", 9999, f"{HERE}:4194304", True),  # above the largest process id of Linux
+        ("RUNNING", 20, f"{HERE}:4194304", False),
+        ("CANCELLING", 60, f"{HERE}:4194304", True),
+        ("RUNNING", 9999, "elsewhere:4194304", False),
+    ],
 )
-def test_a_run_that_left_no_trace_is_given_time(tmp_path: Path, kind: str, age: int, dead: bool) -> None:
+def test_a_run_without_a_lock_is_judged_by_its_process(
+    tmp_path: Path, kind: str, age: int, process: str | None, dead: bool
+) -> None:
     now = datetime.now(UTC)
-    run: Any = SimpleNamespace(id=uuid4(), state=SimpleNamespace(type=kind, timestamp=now - timedelta(seconds=age)))
+    state = SimpleNamespace(type=kind, timestamp=now - timedelta(seconds=age))
+    run: Any = SimpleNamespace(id=uuid4(), state=state, infrastructure_pid=process)
     assert liveness._is_dead(run, tmp_path, now) is dead
