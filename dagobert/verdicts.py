@@ -23,7 +23,7 @@ EXIT_CODES: dict[Word, int] = {"identical": 0, "within tolerance": 0, "different
 
 # Absolute tolerances of metrics that are no shares of rows. Shares (accuracy, precision, recall, F1, AUC) get the half-width of
 # their own 95 % interval, 1.96·sqrt(p(1−p)/n): two honest runs of the same recipe differ by less in 19 of 20 cases.
-TOLERANCES = {"log_loss": 0.05, "brier": 0.02, "ece": 0.03}
+TOLERANCES = {"log_loss": 0.05, "loss": 0.05, "brier": 0.02, "ece": 0.03}
 SHARES = ("accuracy", "precision", "recall", "f1", "auc", "average_precision")
 COUNTS = ("n", "support")  # the same rows, or there is nothing to compare
 _Z = 1.96
