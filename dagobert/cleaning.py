@@ -171,9 +171,10 @@ def _users(texts: pa.Array, recipe: CleanRecipe) -> pa.Array:
 def _white_space(texts: pa.Array, recipe: CleanRecipe) -> pa.Array:
     # Looks for what is not yet a single space: replacing every single space by itself takes ten times as long.
     ragged = pc.match_substring_regex(texts, _RAGGED_ASCII)
-    others = pc.and_(pc.invert(ragged), _not_ascii(texts))
+    others = pc.fill_null(_not_ascii(texts), False)
     if pc.any(others).as_py():
-        ragged = pc.or_(ragged, pc.and_(others, pc.match_substring_regex(texts, _ODD_SPACE)))
+        odd = pc.match_substring_regex(texts.filter(others), _ODD_SPACE)
+        ragged = pc.or_(ragged, pc.replace_with_mask(others, others, odd))
     return pc.utf8_trim(_on_rows(texts, ragged, lambda t: _replace(t, _RAGGED, " ")), " ")
 
 

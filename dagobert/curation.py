@@ -166,8 +166,9 @@ def examine(batch: pa.RecordBatch, selection: Selection, recipe: CleanRecipe, co
     if not pc.all(wanted).as_py():
         batch = batch.filter(wanted)
     raw, problem = batch.column("text"), batch.column("problem")
-    readable = pc.is_null(problem)
-    text = clean_texts(pc.if_else(readable, raw, pa.scalar(None, pa.string())), recipe)
+    unreadable = pc.is_valid(problem)
+    readable = pc.if_else(unreadable, pa.scalar(None, pa.string()), raw) if pc.any(unreadable).as_py() else raw
+    text = clean_texts(readable, recipe)
     label = clean_label(batch.column("label"))
     reason, detail = row_problems(raw, text, label, problem, batch.column("detail"), contract)
     pair = None if selection.text_pair is None else clean_texts(batch.column(f"extra:{selection.text_pair}"), recipe)

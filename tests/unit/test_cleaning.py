@@ -66,6 +66,15 @@ def test_null_stays_null_and_slices_are_understood() -> None:
     assert clean_texts(pa.array([], pa.string()), recipe()).to_pylist() == []
 
 
+@pytest.mark.parametrize("step", cleaning.STEPS)
+def test_every_step_leaves_null_alone(step: str) -> None:
+    texts = pa.array(["é &amp; <br> @joe www.x.de \x00\u200b  "] * 200 + [None])
+    cleaned = clean_texts(texts, recipe(step))
+    assert cleaned[200].as_py() is None
+    assert cleaned[0].as_py() is not None
+    assert clean_texts(texts.slice(200), recipe(step)).to_pylist() == [None]
+
+
 def test_a_recipe_survives_json() -> None:
     made = recipe("markup", "urls", url_replacement="[URL]")
     assert CleanRecipe.from_json(made.to_json()) == made
