@@ -49,13 +49,9 @@ def split_report(place: Workplace) -> str | None:
     sizes = report.get("sizes", {})
     sides = [side for side in _SIDES if side in sizes]
     parts = ["# Split", markdown.table(["side", "rows"], [(side, sizes[side]) for side in sides])]
-    classes: dict[str, Any] = next(
-        (report[key] for key in ("classes", "class_counts") if isinstance(report.get(key), dict)), {}
-    )
-    sides = [side for side in sides if isinstance(classes.get(side), dict)]
-    names = list(dict.fromkeys(name for side in sides for name in classes[side]))[:_MOST_CLASSES]
-    if names:
-        rows = [(name, *(classes[side].get(name, 0) for side in sides)) for name in names]
+    classes: dict[str, dict[str, int]] = report.get("classes", {})
+    if classes:
+        rows = [(name, *(counts.get(side, 0) for side in sides)) for name, counts in list(classes.items())[:_MOST_CLASSES]]
         parts += ["## Classes", markdown.table(["class", *sides], rows)]
     for warning in report.get("warnings", []):
         parts.append(f"⚠ {markdown.text(warning)}")

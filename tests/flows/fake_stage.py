@@ -98,7 +98,7 @@ REPORTS = {
     },
     "reports/split.json": {
         "sizes": {"train": 5, "validation": 2, "test": 2, "unused": 0},
-        "classes": {"train": {"bad": 2, "good": 3}, "validation": {"bad": 1, "good": 1}, "test": {"bad": 1, "good": 1}},
+        "classes": {"bad": {"train": 2, "validation": 1, "test": 1}, "good": {"train": 3, "validation": 1, "test": 1}},
         "warnings": [],
     },
     "reports/train.json": {

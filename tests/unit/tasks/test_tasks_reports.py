@@ -63,6 +63,16 @@ def test_data_report(place: Workplace) -> None:
     assert text.index("&lt;b&gt;") < text.index("| x |")
 
 
+def test_split_report(place: Workplace) -> None:
+    classes = {"b|d": {"train": 2, "test": 1}, "good": {"train": 3, "test": 1}}
+    write(place, "split.json", {"sizes": {"train": 5, "test": 2}, "classes": classes, "warnings": ["<i>few</i>"]})
+    text = reports.after("split", place)
+    assert text is not None
+    assert "| class | train | test |" in text
+    assert r"| b\|d | 2 | 1 |" in text
+    assert "⚠ &lt;i&gt;few" in text
+
+
 def test_training_and_evaluation_show_pictures_and_the_baseline(place: Workplace) -> None:
     write(place, "train.json", {"validation": [{"step": 5, "loss": 0.5, "accuracy": 0.9}], "steps": 5})
     write(place, "plots/loss.csv", "step,split,loss\n1,training,0.9\n5,validation,0.5\n")
