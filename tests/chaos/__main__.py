@@ -1,4 +1,4 @@
-"""`python -m tests.chaos --kills 200`: kill training at random points, up to five times in a row, and compare the final SHA-256.
+"""`python -m tests.chaos --kills 200`: kill training at random points, up to five in a row, and compare the final SHA-256.
 
 Each life of a run is a forked process, so torch is imported once. It dies by SIGKILL, either from outside after a random
 time or, inside the saving of a checkpoint, at a random one of its calls that change the disk. Then the same with a full
