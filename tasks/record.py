@@ -38,7 +38,6 @@ def _may_help_to_retry(task: Any, run: TaskRun, state: State[Any]) -> bool:
     name="record",
     description="Saves the run as a DVC experiment named after it.",
     task_run_name="record",
-    tags=["io"],
     retries=2,
     retry_delay_seconds=[2, 10],
     retry_condition_fn=_may_help_to_retry,

@@ -43,7 +43,7 @@ def run_command(command: list[str], place: Workplace, timeout: float, logger: Lo
     return done.tail
 
 
-@task(name="score", tags=["gpu"], cache_policy=NO_CACHE, persist_result=False, task_run_name="score · {file}")
+@task(name="score", cache_policy=NO_CACHE, persist_result=False, task_run_name="score · {file}")
 def score(place: Workplace, file: str, output: str, text: str) -> State[dict[str, Any]]:
     """Score a file with the workplace's model.
 
@@ -59,9 +59,7 @@ def score(place: Workplace, file: str, output: str, text: str) -> State[dict[str
     return Completed(message=f"written to {output}", data={"output": output})
 
 
-@task(
-    name="compare", tags=["gpu"], cache_policy=NO_CACHE, persist_result=False, task_run_name="compare with the model in service"
-)
+@task(name="compare", cache_policy=NO_CACHE, persist_result=False, task_run_name="compare with the model in service")
 def compare(place: Workplace) -> dict[str, Any]:
     """Compare the workplace's model with the one in service, on rows neither has seen; empty when none is in service."""
     incumbent = in_service(place.origin)

@@ -28,7 +28,6 @@ from tasks.workplace import Workplace
 @task(
     name="refresh",
     description="Gets the data from its source again; the same bytes change nothing.",
-    tags=["io"],
     retries=len(POLICIES["fetch"].delays),
     retry_delay_seconds=list(POLICIES["fetch"].delays),
     retry_condition_fn=may_help_to_retry(POLICIES["fetch"]),

@@ -1,22 +1,25 @@
 """The seven stages as Prefect tasks, each with the policy that fits it.
 
 Retries only where running again can help: fetch when something outside did not answer, training when it was killed or stopped
-(it goes on from its checkpoint). Bad data stays bad, so nothing else is retried. The time limits end a run that hangs.
+(it goes on from its checkpoint). Bad data stays bad, so nothing else is retried. The time limits end a run that hangs. Tasks
+have no tags: Prefect asks the server for a slot of each tag before a task, and fails the run if the server is away just then.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import httpx
 from prefect import Task
 from prefect.assets import Asset, add_asset_metadata
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 from prefect.logging import get_run_logger
 from prefect.runtime import task_run as current_task_run
@@ -39,23 +42,23 @@ class Policy:
         timeout: seconds after which its process group is ended.
         retry_on: errors after which running again can help.
         delays: seconds before each retry; as many retries as delays.
-        tags: shown on the task run; `prefect concurrency-limit` and filters in the UI go by them.
+        gpu: waits for a slot of the limit `gpu`.
     """
 
     timeout: float
     retry_on: tuple[type[Exception], ...] = ()
     delays: tuple[float, ...] = ()
-    tags: tuple[str, ...] = ()
+    gpu: bool = False
 
 
 POLICIES = {
-    "fetch": Policy(timeout=6 * HOUR, retry_on=(SourceUnavailableError,), delays=(10, 60, 300), tags=("io",)),
-    "clean": Policy(timeout=6 * HOUR, tags=("data",)),
-    "encode-labels": Policy(timeout=HOUR, tags=("data",)),
-    "tokenize": Policy(timeout=6 * HOUR, tags=("data",)),
-    "split": Policy(timeout=HOUR, tags=("data",)),
-    "train": Policy(timeout=168 * HOUR, retry_on=(StageInterruptedError,), delays=(1, 10, 60), tags=("gpu",)),
-    "evaluate": Policy(timeout=12 * HOUR, tags=("gpu",)),
+    "fetch": Policy(timeout=6 * HOUR, retry_on=(SourceUnavailableError,), delays=(10, 60, 300)),
+    "clean": Policy(timeout=6 * HOUR),
+    "encode-labels": Policy(timeout=HOUR),
+    "tokenize": Policy(timeout=6 * HOUR),
+    "split": Policy(timeout=HOUR),
+    "train": Policy(timeout=168 * HOUR, retry_on=(StageInterruptedError,), delays=(1, 10, 60), gpu=True),
+    "evaluate": Policy(timeout=12 * HOUR, gpu=True),
 }
 GPU_LIMIT = "gpu"  # a global concurrency limit; made with one slot where there is none
 LEASE = 60.0  # seconds after which the slot of a killed run is free again
@@ -92,6 +95,7 @@ def stage_task(stage: str) -> StageTask:
     def run(place: Workplace) -> State[dict[str, Any]]:
         logger = get_run_logger()
         assert isinstance(logger, logging.Logger | logging.LoggerAdapter)
+        limits.wait_for_server()
         with gpu_lease(policy):
             progress = show.Progress(stage, logger)
             summary = running.run_stage(place, stage, timeout=policy.timeout, logger=logger, on_event=progress)
@@ -105,7 +109,6 @@ def stage_task(stage: str) -> StageTask:
         name=stage,
         description=f"Has DVC bring the stage `{stage}` up to date.",
         task_run_name=run_name(stage),
-        tags=list(policy.tags),
         retries=len(policy.delays),
         retry_delay_seconds=list(policy.delays),
         retry_condition_fn=may_help_to_retry(policy),
@@ -130,12 +133,22 @@ def describe_assets(stage: str, place: Workplace) -> None:
 @contextmanager
 def gpu_lease(policy: Policy) -> Iterator[None]:
     """Queue where the UI shows it. The lock that counts is the stage's own, which `dvc repro` honours too."""
-    if "gpu" not in policy.tags:
+    if not policy.gpu:
         yield
         return
-    limits.ensure(GPU_LIMIT)
-    with concurrency(GPU_LIMIT, lease_duration=LEASE, strict=False, raise_on_lease_renewal_failure=False):
+    held = ExitStack()
+    while True:
+        try:
+            limits.ensure(GPU_LIMIT)
+            held.enter_context(concurrency(GPU_LIMIT, lease_duration=LEASE, strict=False, raise_on_lease_renewal_failure=False))
+            break
+        except (ConcurrencySlotAcquisitionError, httpx.TransportError):  # the server is being started again
+            limits.wait_for_server()
+    try:
         yield
+    finally:
+        with suppress(httpx.TransportError):  # then the lease runs out by itself
+            held.close()
 
 
 fetch = stage_task("fetch")
