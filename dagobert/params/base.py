@@ -1,4 +1,4 @@
-"""What every section of params.yaml shares: frozen, strict, no unknown names, no defaults (values stand in params.yaml only)."""
+"""What every section of params.yaml shares: frozen, strict, no unknown names, no defaults (those stand in params.yaml)."""
 
 from pydantic import BaseModel, ConfigDict
 

@@ -82,7 +82,7 @@ HERE = socket.gethostname()
         ("PENDING", 200, None, False),
         ("PENDING", 400, None, True),
         ("RUNNING", 9999, None, False),
-        ("RUNNING", 9999, f"{HERE}:{os.getpid()}", False),
+        ("RUNNING", 9999, f"{HERE}:self", False),  # the process of this test
         ("RUNNING", 9999, f"{HERE}:4194304", True),  # above the largest process id of Linux
         ("RUNNING", 20, f"{HERE}:4194304", False),
         ("CANCELLING", 60, f"{HERE}:4194304", True),
@@ -92,6 +92,7 @@ HERE = socket.gethostname()
 def test_a_run_without_a_lock_is_judged_by_its_process(
     tmp_path: Path, kind: str, age: int, process: str | None, dead: bool
 ) -> None:
+    process = process and process.replace("self", str(os.getpid()))
     now = datetime.now(UTC)
     state = SimpleNamespace(type=kind, timestamp=now - timedelta(seconds=age))
     run: Any = SimpleNamespace(id=uuid4(), state=state, infrastructure_pid=process)
