@@ -30,6 +30,7 @@ from tasks.errors import TaskError, WorkplaceError
 from tasks.setting import repository
 
 POOL = "dagobert"
+LEASES = "prefect.server.concurrency.lease_storage.filesystem"  # in memory, a server that dies takes every run's slot with it
 START = 180.0  # seconds a first server start may take: it migrates its database
 LOOK = 30.0  # seconds between looks for dead runs
 _QUICK, _LONGEST_WAIT = 60.0, 60.0
@@ -93,6 +94,7 @@ def settings(root: Path, host: str, port: int) -> dict[str, str]:
         "PREFECT_API_URL": url,
         "PREFECT_UI_API_URL": os.environ.get("PREFECT_UI_API_URL", url),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES,
         "DO_NOT_TRACK": "1",
         "DAGOBERT_ROOT": str(root),
     }

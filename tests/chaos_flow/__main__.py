@@ -36,6 +36,7 @@ def main() -> int:
     parser.add_argument("--served", type=int, default=0, metavar="N", help="kills of flow, worker and server, in turn")
     parser.add_argument("--together", type=int, default=0, metavar="N", help="two runs and a dvc repro at once")
     parser.add_argument("--disk-full", action="store_true")
+    parser.add_argument("--victims", nargs="+", choices=served.VICTIMS, default=served.VICTIMS, help="of --served")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     failures: list[str] = []
@@ -51,7 +52,7 @@ def main() -> int:
                 if asked.disk_full:
                     failures += disk_full(template, base, server)
         if asked.served:
-            failures += served.kills(asked.served, asked.seed, base)
+            failures += served.kills(asked.served, asked.seed, base, tuple(asked.victims))
     print(f"{len(failures)} failed", *failures, sep="\n")
     return 1 if failures else 0
 

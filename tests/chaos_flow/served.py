@@ -101,13 +101,13 @@ def serving(base: Path, seconds: float = 8) -> Iterator[Served]:
         log.close()
 
 
-def kills(n: int, seed: int, base: Path) -> list[str]:
+def kills(n: int, seed: int, base: Path, victims: tuple[str, ...] = VICTIMS) -> list[str]:
     """N kills, each victim in turn, at a random moment of a run."""
     generator = random.Random(seed)
     failures = []
     with serving(base) as place:
         for number in range(1, n + 1):
-            victim = VICTIMS[number % len(VICTIMS)]
+            victim = victims[number % len(victims)]
             run = place.start_run(seed=generator.randrange(2**31))
             wait_until_running(place, run)
             time.sleep(generator.uniform(0, 12))
