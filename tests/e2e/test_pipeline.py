@@ -8,14 +8,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from ruamel.yaml import YAML
 
 from tests.e2e.conftest import Run, commit, runner, set_params
-
-
-def lock(workspace: Path) -> dict[str, object]:
-    stages: dict[str, object] = YAML(typ="safe").load((workspace / "dvc.lock").read_text(encoding="utf-8"))["stages"]
-    return stages
 
 
 def ran(output: str) -> list[str]:
@@ -69,13 +63,6 @@ def test_experiments_by_dvc(workspace: Path, run: Run) -> None:
     assert "num_train_epochs" in run("dvc", "exp", "diff", "main", "faster")
     run("dvc", "exp", "remove", "faster")
     assert json.loads(run("dvc", "status", "--json")) == {}
-
-
-def test_the_same_inputs_give_the_same_bytes(workspace: Path, run: Run) -> None:
-    before = lock(workspace)
-    output = run("dvc", "repro", "--force", "--no-run-cache")
-    assert ran(output) == list(before)
-    assert lock(workspace) == before
 
 
 def test_push_and_pull_by_a_directory(workspace: Path, run: Run, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,8 @@ class Handler(BaseHTTPRequestHandler):
         if server.breaks > 0:
             server.breaks -= 1
             body = body[: server.break_after]
-        self.wfile.write(body)
+        with suppress(BrokenPipeError, ConnectionResetError):  # a client that has enough
+            self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
         pass
