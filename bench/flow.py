@@ -28,7 +28,9 @@ def seconds(command: list[str], root: Path, extra: dict[str, str]) -> float:
     """Wall time of a command, as a process."""
     started = time.perf_counter()
     subprocess.run(command, cwd=root, env={**environment(), **extra}, check=True, capture_output=True)
-    return time.perf_counter() - started
+    taken = time.perf_counter() - started
+    print(f"  {taken:6.1f} s  {Path(command[0]).name} {' '.join(command[1:4])}", file=sys.stderr, flush=True)
+    return taken
 
 
 def main() -> int:

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks import leash
+
 
 @dataclass(frozen=True)
 class Server:
@@ -50,10 +52,11 @@ def running_server(home: Path, port: int | None = None, **settings: str) -> Iter
         "DO_NOT_TRACK": "1",
         **settings,
     }
+    held = [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), "5"]  # it ends with this process, however that ends
     log = home / "server.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+            [*held, sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
             env=environment,
             cwd=home,
             stdout=output,
@@ -65,12 +68,8 @@ def running_server(home: Path, port: int | None = None, **settings: str) -> Iter
         yield Server(home, api_url, process)
     finally:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=60)
 
 
 def wait_until_healthy(api_url: str, process: subprocess.Popen[bytes], log: Path, timeout: float = 180) -> None:
