@@ -2,13 +2,14 @@
 
 Reads the tokens, labels and splits of the repository it stands in (run `dvc repro split` first): the same rows train both
 sides, with the same recipe but for what the row says, and the same test rows judge them. `--all-rows` trains on every row
-outside the test side instead of the 2,000 of the default split, the packed engine alone.
+outside the test side instead of the 2,000 of the default split, the packed engine alone. Every seed is written to `--out`
+when it is done; the same command goes on from there.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import hashlib
 import statistics
 import sys
 import tempfile
@@ -33,6 +34,8 @@ from dagobert.shards import open_store
 from dagobert.stages import paths
 from dagobert.stages.train import examples, read_labels, side_rows
 from dagobert.training import Examples, StopRequest, Trainer
+
+ENGINES = ("dagobert", "trainer")
 
 
 def sides(rows: int | None, all_rows: bool) -> tuple[Examples, Examples]:
@@ -86,7 +89,7 @@ def run(engine: str, base: Path, train: Examples, test: Examples, recipe: Any, d
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train, compare, print, write."""
+    """Train, compare, print, write; go on where an earlier run of the same question stopped."""
     parser = argparse.ArgumentParser(prog="python -m bench.accuracy", description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rows", type=int, default=None, help="at most so many rows a side (to try the benchmark)")
@@ -98,25 +101,54 @@ def main(argv: list[str] | None = None) -> int:
     determinism.set_up(threads=params.train.threads, seed=0, deterministic=params.train.full_determinism)
     train, test = sides(arguments.rows, arguments.all_rows)
     base = checkpoint_directory(params.model.name_or_path)
-    found: dict[str, list[float]] = {"dagobert": []} if arguments.all_rows else {"dagobert": [], "trainer": []}
-    for seed in range(arguments.seeds):
-        for engine, values in found.items():
-            values.append(run(engine, base, train, test, params.train.model_copy(update={"seed": seed}), device))
-            print(f"seed {seed}: {engine} {values[-1]:.4f}", file=sys.stderr, flush=True)
-    result: dict[str, Any] = {"train_rows": len(train.row_ids), "test_rows": len(test.row_ids), "accuracy": found}
-    for engine, values in found.items():
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        print(f"{engine}: {statistics.mean(values):.4f} ± {spread:.4f} over {len(values)} seeds")
-    if "trainer" in found and arguments.seeds > 1:
-        differences = [a - b for a, b in zip(found["dagobert"], found["trainer"], strict=True)]
-        result["paired_difference"] = {
-            "mean": statistics.mean(differences),
-            "standard_deviation": statistics.stdev(differences),
-        }
-        print(f"paired difference: {statistics.mean(differences):+.4f} ± {spread:.4f}")
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    asked = {
+        "train_rows": len(train.row_ids),
+        "test_rows": len(test.row_ids),
+        "rows": _digest(train.row_ids, test.row_ids),
+        "recipe": params.train.model_dump(mode="json", exclude={"seed"}),
+    }
+    found = _begun(arguments.out, asked)
+    for seed in map(str, range(arguments.seeds)):
+        for engine in ENGINES[:1] if arguments.all_rows else ENGINES:
+            of = found.setdefault(engine, {})
+            if seed not in of:
+                recipe = params.train.model_copy(update={"seed": int(seed)})
+                of[seed] = run(engine, base, train, test, recipe, device)
+                files.write_json(arguments.out, asked | {"accuracy": found})
+            print(f"seed {seed}: {engine} {of[seed]:.4f}", file=sys.stderr, flush=True)
+    result = asked | {"accuracy": found} | _summary(found)
+    files.write_json(arguments.out, result)
+    for name, said in _summary(found).items():
+        print(f"{name}: {said['mean']:+.4f}, standard deviation {said['standard_deviation']:.4f} over {said['seeds']} seeds")
     return 0
+
+
+def _digest(*rows: IntArray) -> str:
+    """Names the rows, so that figures of other rows are not gone on with."""
+    return hashlib.sha256(b"|".join(ids.astype("<i8").tobytes() for ids in rows)).hexdigest()[:16]
+
+
+def _begun(out: Path, asked: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Accuracy by engine and seed that an earlier run of the same question has left in `out`."""
+    before = files.read_json(out) if out.is_file() else {}
+    same = all(before.get(name) == value for name, value in asked.items())
+    return dict(before["accuracy"]) if before and same else {}
+
+
+def _summary(found: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Mean and standard deviation over seeds, of each engine and of their difference seed by seed."""
+    values = dict(found)
+    if len(found) > 1:
+        ours, theirs = (found[engine] for engine in ENGINES)
+        values["paired difference"] = {seed: ours[seed] - theirs[seed] for seed in ours if seed in theirs}
+    return {
+        name: {
+            "mean": statistics.mean(of.values()),
+            "standard_deviation": statistics.stdev(of.values()) if len(of) > 1 else 0.0,
+            "seeds": len(of),
+        }
+        for name, of in values.items()
+    }
 
 
 if __name__ == "__main__":

@@ -74,9 +74,11 @@ _current: Recorder | None = None
 def recording(stage: str, path: Path | None, console: TextIO | None = None) -> Iterator[Recorder]:
     """Send the events of this block to `path` (one file a stage, started afresh) and to `console` (default: stderr)."""
     global _current
+    file = None
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("w", encoding="utf-8") if path is not None else None
+        path.write_bytes(b"")
+        file = path.open("a", encoding="utf-8")  # another process may be `joining`
     recorder = Recorder(stage, file, console or sys.stderr)
     before, _current = _current, recorder
     started = time.monotonic()
@@ -97,6 +99,20 @@ def recording(stage: str, path: Path | None, console: TextIO | None = None) -> I
         _current = before
         if file is not None:
             file.close()
+
+
+@contextmanager
+def joining(stage: str, path: Path) -> Iterator[None]:
+    """Add the events of this block to those of another process that is `recording` the stage to `path`."""
+    global _current
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        before, _current = _current, Recorder(stage, file, sys.stderr)
+        try:
+            yield
+        finally:
+            _current.clear()
+            _current = before
 
 
 def fact(name: str, **facts: Any) -> None:

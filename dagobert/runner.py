@@ -6,16 +6,14 @@ stage runs would be recorded as the one the outputs were made from.
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import os
-import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from dagobert import events, files
 from dagobert.errors import InputsChangedError
+from dagobert.lifeline import end_with_parent
 from dagobert.stages import paths
 
 if TYPE_CHECKING:
@@ -58,7 +56,8 @@ def run_stage(name: str) -> None:
     """
     from dagobert.params import load_params
 
-    _die_with_dvc()
+    if "DVC_STAGE" in os.environ:
+        end_with_parent()  # DVC leaves its child running otherwise, which would write into outputs
     params = load_params(paths.PARAMS)
     module = stage_module(name)
     with events.recording(name, paths.EVENTS / f"{name}.jsonl"):
@@ -75,10 +74,3 @@ def run_stage(name: str) -> None:
 
 def _hashes(inputs: list[Path]) -> dict[Path, str | None]:
     return {path: files.sha256_tree(path) if path.exists() else None for path in inputs}
-
-
-def _die_with_dvc() -> None:
-    """Under DVC, end when DVC ends (Linux only): it leaves its child running otherwise, which would write into outputs."""
-    if sys.platform == "linux" and "DVC_STAGE" in os.environ:
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGTERM, 0, 0, 0)

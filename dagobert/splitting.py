@@ -1,9 +1,9 @@
 """Rows to sides: train, validation, test and unused.
 
-Rows of one text (but for case, punctuation and white space), and of one group where a group column is given, are one *unit*,
-and a unit is never divided. Units are drawn in the order of a hash of their text and the seed: the split does not depend on
-the order of the rows. Sizes are filled test first, then validation, then train, so that more training rows leave the test
-rows as they are.
+Rows of one text (but for case, punctuation and white space), near duplicates, and rows of one group where a group column is
+given, are one *unit*, and a unit is never divided. Units are drawn in the order of a hash of their text and the seed: the
+split does not depend on the order of the rows. Sizes are filled test first, then validation, then train, so that more
+training rows leave the test rows as they are.
 
 Shapes: N rows, U units, C classes.
 """
@@ -95,13 +95,32 @@ def make_units(text_keys: Keys, groups: Keys | None = None) -> Units:
         n = n_texts + int(of_group.max(initial=-1)) + 1
         edges = coo_array((np.ones(len(of_row), dtype=np.int8), (of_row, n_texts + of_group)), shape=(n, n))
         of_row = _ids(connected_components(edges, directed=False)[1][of_row].astype(np.uint64))
+    return _described(of_row, text_keys if groups is None else groups)
+
+
+def join_units(units: Units, pairs: Sequence[Sequence[int]]) -> Units:
+    """The units with those of each pair of rows made one. Shapes: pairs (P, 2)."""
+    if not pairs:
+        return units
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    a, b = units.of_row[np.asarray(pairs)].T
+    n = len(units.size)
+    edges = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(n, n))
+    of_row = connected_components(edges, directed=False)[1][units.of_row].astype(np.int32)
+    return _described(of_row, units.key[units.of_row])
+
+
+def _described(of_row: Index, keys: Keys) -> Units:
+    """Units by the number of each row's unit. Shapes: (N,), (N,)."""
     n_units = int(of_row.max(initial=-1)) + 1
     size = np.bincount(of_row, minlength=n_units).astype(np.int32)
     first = np.empty(n_units, dtype=np.int32)
     first[of_row[::-1]] = np.arange(len(of_row) - 1, -1, -1, dtype=np.int32)  # the last write wins: the first row
     # The smallest key of a unit names it, whatever the order of its rows.
     key = np.full(n_units, np.iinfo(np.uint64).max, dtype=np.uint64)
-    np.minimum.at(key, of_row, text_keys if groups is None else groups)
+    np.minimum.at(key, of_row, keys)
     return Units(of_row, key, size, first)
 
 

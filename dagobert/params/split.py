@@ -28,5 +28,6 @@ class SplitParams(Section):
     near_duplicates: float | None = Field(
         gt=0,
         le=1,
-        description="share of word triples from which texts on two sides are reported as nearly the same; null: do not look",
+        description="share of word triples from which texts count as nearly the same and stay on one side (hash, given: are "
+        "reported); null: do not look",
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -27,6 +28,8 @@ _BATCH = 4096  # rows whose text is in memory
 _ROWS = 65_536  # rows of a row group of splits.parquet
 _PAIRS = 100  # near duplicates shown in the report, the closest first
 
+NearPair = tuple[float, int, int]  # minus the share of word triples in common (so that the closest sort first), row, later row
+
 
 def inputs(params: Params) -> list[Path]:
     """Files and directories the stage reads."""
@@ -39,15 +42,13 @@ def run(params: Params) -> None:
     found = LabelMap.from_json(files.read_json(paths.LABEL_MAP))
     keys = text_keys(paths.CLEAN)
     groups = None if ours.group is None else group_keys(paths.CLEAN, ours.group)
-    units = splitting.make_units(keys, groups)
-    side = choose(ours, units, strata(paths.LABELS, found), paths.CLEAN)
+    units, side, near = divide(ours, splitting.make_units(keys, groups), strata(paths.LABELS, found), paths.CLEAN)
     _gate(side, keys, paths.CLEAN)
-    near = None if ours.near_duplicates is None else near_duplicates(paths.CLEAN, side, ours.near_duplicates)
     warnings = _warnings(ours, side, found, paths.LABELS)
-    if near is not None and near["pairs"]:
+    if near is not None and near["across_sides"]:
         warnings.append(
-            f"{near['pairs']:,} pairs of rows on two sides are nearly the same text, such as {near['examples'][0]['a']} and "
-            f"{near['examples'][0]['b']}: see {paths.SPLIT_REPORT}, and clean.near_duplicates to set them aside"
+            f"{near['across_sides']:,} pairs of rows on two sides are nearly the same text, such as {near['examples'][0]['a']} "
+            f"and {near['examples'][0]['b']}: see {paths.SPLIT_REPORT}, and clean.near_duplicates to set them aside"
         )
     for warning in warnings:
         events.warn(warning)
@@ -55,6 +56,32 @@ def run(params: Params) -> None:
     report = describe(ours, side, found, paths.LABELS, units, warnings) | {"near_duplicates": near}
     files.write_json(paths.SPLIT_REPORT, report)
     events.say(", ".join(f"{name} {n:,}" for name, n in report["sizes"].items()))
+
+
+def divide(
+    ours: SplitParams, units: splitting.Units, labels: Index, clean: Path
+) -> tuple[splitting.Units, Side, dict[str, Any] | None]:
+    """Units, the side of each row (N,), and what there is to say of near duplicates.
+
+    Near duplicates are looked for among the rows that the draw puts on two sides, joined into one unit, and the draw is made
+    again, until none is found: comparing all rows with all would take memory for each. k-fold does, because the same
+    rows must belong together in every fold. Strategy `hash` promises that a row never changes side and `given` is the
+    user's word: there, near duplicates are reported and stay where they are.
+    """
+    if ours.near_duplicates is None:
+        return units, choose(ours, units, labels, clean), None
+    together: list[NearPair] = []
+    if ours.strategy == "kfold":
+        together = near_pairs(clean, np.arange(len(labels), dtype=np.int64), ours.near_duplicates)
+        units = splitting.join_units(units, [pair for _, *pair in together])
+    side = choose(ours, units, labels, clean)
+    found = [] if ours.strategy == "kfold" else near_pairs(clean, side, ours.near_duplicates)
+    while found and ours.strategy not in ("given", "hash", "kfold"):
+        together += found
+        units = splitting.join_units(units, [pair for _, *pair in found])
+        side = choose(ours, units, labels, clean)
+        found = near_pairs(clean, side, ours.near_duplicates)
+    return units, side, describe_near(clean, side, ours.near_duplicates, together, found)
 
 
 def choose(ours: SplitParams, units: splitting.Units, labels: Index, clean: Path) -> Side:
@@ -83,7 +110,7 @@ def choose(ours: SplitParams, units: splitting.Units, labels: Index, clean: Path
     for code, name in enumerate(splitting.SIDES[:3]):
         if not (side == code).any():
             raise SplitError(
-                f"the {name} side got no row: {n_rows:,} rows in {len(units.size):,} groups of equal text"
+                f"the {name} side got no row: {n_rows:,} rows in {len(units.size):,} groups of equal or nearly equal text"
                 f"{'' if ours.group is None else f' or {ours.group}'} cannot be divided so. Change the split sizes, or add "
                 f"data."
             )
@@ -171,24 +198,35 @@ def describe(
     }
 
 
-def near_duplicates(clean: Path, side: Side, threshold: float) -> dict[str, Any]:
-    """Pairs of rows on two sides whose texts are nearly the same: how many, and the closest by name."""
+def near_pairs(clean: Path, side: npt.NDArray[np.integer], threshold: float) -> list[NearPair]:
+    """Pairs of rows on two sides whose texts are nearly the same, the closest first. Shapes: side (N,), one of `SIDES`; or N
+    distinct numbers, to compare all rows with all."""
     finder = AcrossSides(threshold)
-    pairs: list[tuple[float, int, int]] = []
-    used = int((side != splitting.UNUSED).sum())
-    with events.progress("looking for near duplicates", used) as bar:
+    pairs: list[NearPair] = []
+    every = len(side) > 0 and int(side.max()) >= len(splitting.SIDES)
+    used = np.ones(len(side), np.bool_) if every else side != splitting.UNUSED
+    first = used if every else used & (side != splitting.TRAIN)
+    with events.progress("looking for near duplicates", int(used.sum())) as bar:
         # The small sides are remembered, then the training rows come to meet them.
-        for codes in ((splitting.VALIDATION, splitting.TEST), (splitting.TRAIN,)):
+        for wanted, remember in ((first, True), (used & ~first, False)):
             at = 0
-            for batch in stream(clean, ("text",), _BATCH):
-                chosen = np.flatnonzero(np.isin(side[at : at + batch.num_rows], codes))
-                for row, text in zip((chosen + at).tolist(), batch["text"].take(pa.array(chosen)).to_pylist(), strict=True):
-                    code = int(side[row])
-                    found = finder.find(row, text, code, remember=code != splitting.TRAIN)
+            for batch in stream(clean, ("text", "text_pair"), _BATCH) if wanted.any() else []:
+                chosen = np.flatnonzero(wanted[at : at + batch.num_rows])
+                columns = batch.take(pa.array(chosen)).to_pydict().values()
+                for row, *texts in zip((chosen + at).tolist(), *columns, strict=True):
+                    found = finder.find(row, "\n".join(text or "" for text in texts), int(side[row]), remember=remember)
                     pairs += [(-share, other, row) for other, share in found]
                 at += batch.num_rows
                 bar.update(len(chosen))
-    closest = sorted(pairs)[:_PAIRS]
+    return sorted(pairs)
+
+
+def describe_near(
+    clean: Path, side: Side, threshold: float, together: list[NearPair], across: list[NearPair]
+) -> dict[str, Any]:
+    """Near duplicates as `reports/split.json` tells of them: how many pairs, and the closest by name, those on two sides
+    first."""
+    closest = (across + together)[:_PAIRS]
     where = places(clean, sorted({row for _, *two in closest for row in two}))
     examples = [
         {
@@ -200,7 +238,7 @@ def near_duplicates(clean: Path, side: Side, threshold: float) -> dict[str, Any]
         }
         for share, a, b in closest
     ]
-    return {"threshold": threshold, "pairs": len(pairs), "examples": examples}
+    return {"threshold": threshold, "kept_together": len(together), "across_sides": len(across), "examples": examples}
 
 
 def places(clean: Path, rows: list[int]) -> dict[int, str]:

@@ -7,13 +7,11 @@ published.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +20,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dagobert import __version__, determinism, distributed, events, files, locks, lora, optim, vocabulary
+from dagobert import __version__, determinism, distributed, events, files, locks, lora, optim, torchrun, vocabulary
 from dagobert.checkpoints import Checkpoints, prune, run_key
 from dagobert.encoder import choose_device, compute_dtype
-from dagobert.errors import DagobertError, Preempted, TrainingError
+from dagobert.errors import DagobertError, TrainingError
 from dagobert.heads import classification
 from dagobert.labels import LabelMap
+from dagobert.lifeline import end_with_parent
 from dagobert.pretrained import checkpoint_directory
 from dagobert.shards import TOKENIZER, IntArray, TokenStore, open_store
 from dagobert.stages import paths
@@ -48,32 +47,9 @@ def run(params: Params) -> None:
     """Fine-tune the checkpoint named by model.name_or_path, one training at a time, in this process or in several."""
     with locks.training(choose_device(params.train.device).type, paths.CHECKPOINTS):
         if params.train.launcher == "torchrun":
-            launch(params.train.nproc_per_node)
+            torchrun.launch(params.train.nproc_per_node, __name__)
         else:
             train_model(params)
-
-
-def launch(processes: int) -> None:
-    """Run `main` in several processes by torchrun, and end as they end.
-
-    Raises:
-        Preempted: they were asked to stop, and saved their state.
-        TrainingError: one of them failed; torchrun ended the others.
-    """
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", __name__]
-    with StopRequest().listening() as stop, subprocess.Popen(command) as process:
-        while process.poll() is None:
-            if stop.asked:
-                process.send_signal(signal.SIGTERM)
-                process.wait()
-            time.sleep(0.1)
-    if stop.asked:
-        raise Preempted(f"stopped on {stop.asked}. Its state is saved: run again to go on.")
-    if process.returncode:
-        raise TrainingError(
-            f"a process of torchrun ended with exit code {process.returncode} (its own message stands above). "
-            f"Run again to go on from the last checkpoint."
-        )
 
 
 def train_model(params: Params) -> None:
@@ -222,15 +198,14 @@ def main() -> int:
     """What torchrun starts: one process of a run. Only the first shows progress."""
     from dagobert.params import load_params
 
+    end_with_parent()
+    first = int(os.environ.get("RANK", "0")) == 0
     params = load_params(paths.PARAMS)
     try:
-        if int(os.environ.get("RANK", "0")) == 0:
-            with events.recording("train", None):
-                train_model(params)
-        else:
+        with events.joining("train", paths.EVENTS / "train.jsonl") if first else contextlib.nullcontext():
             train_model(params)
     except DagobertError as error:
-        if int(os.environ.get("RANK", "0")) == 0:
+        if first:
             print(f"dagobert train: {error}", file=sys.stderr)
         return error.exit_code
     return 0

@@ -14,7 +14,20 @@ from dagobert.runner import STAGES, stage_module
 
 # Code that carries values and messages but shapes no output: a change here reruns nothing.
 # params only checks what params.yaml says and passes it on unchanged (test_params.py), and DVC tracks the values themselves.
-PLUMBING = {"__init__", "__main__", "cli", "errors", "events", "runner", "locks", "stages", "stages.__init__", "stages.paths"}
+PLUMBING = {
+    "__init__",
+    "__main__",
+    "cli",
+    "errors",
+    "events",
+    "runner",
+    "locks",
+    "lifeline",
+    "torchrun",
+    "stages",
+    "stages.__init__",
+    "stages.paths",
+}
 
 
 @pytest.fixture(scope="module")

@@ -53,17 +53,21 @@ def test_duplicates_stay_on_one_side_however_they_are_written(divided: Any) -> N
     assert report["rows_kept_together"] == 2
 
 
-def test_near_duplicates_on_two_sides_are_reported_with_their_places(divided: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+LONG = " ".join(f"word{n}" for n in range(200))
+
+
+def test_near_duplicates_on_two_given_sides_are_reported_with_their_places(
+    divided: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said: list[str] = []
     monkeypatch.setattr("dagobert.events.warn", said.append)
-    long = " ".join(f"word{n}" for n in range(200))
-    texts = [*TEXTS[:38], f"{long} end", f"{long} stop"]
+    texts = [*TEXTS[:38], f"{LONG} end", f"{LONG} stop"]
     given = ["train"] * 20 + ["validation"] * 10 + ["test"] * 9 + ["train"]
     how = {"columns": {"part": given}, "split__strategy": "given", "split__column": "part"}
     _, report = divided(texts, **how)
     # 199 of 201 different word triples in common: 0.99
     near = report["near_duplicates"]
-    assert near["pairs"] == 1
+    assert (near["across_sides"], near["kept_together"]) == (1, 0)
     assert near["examples"][0] == {
         "a": "reviews.csv:40",
         "a_side": "test",
@@ -77,7 +81,49 @@ def test_near_duplicates_on_two_sides_are_reported_with_their_places(divided: An
     ]
     assert divided(texts, **how, split__near_duplicates=None)[1]["near_duplicates"] is None
     given[39] = "test"
-    assert divided(texts, **how)[1]["near_duplicates"] == {"threshold": 0.9, "pairs": 0, "examples": []}
+    nothing = {"threshold": 0.9, "kept_together": 0, "across_sides": 0, "examples": []}
+    assert divided(texts, **how)[1]["near_duplicates"] == nothing
+
+
+@pytest.mark.parametrize("strategy", ["stratified", "random", "ordered", "kfold"])
+def test_near_duplicates_stay_on_one_side(divided: Any, strategy: str) -> None:
+    texts = TEXTS.copy()
+    groups = [(1, 13, 27, 39), (4, 38), (20, 35)]  # read in order: train and test, train and test, validation and test
+    for name, rows in zip("abc", groups, strict=True):
+        for row in rows:
+            texts[row] = f"{LONG} {name * 3} {LONG} {name} ends {row}".replace("word1", name)
+    how = {"split__strategy": strategy, "split__train_size": "all"}
+    apart = together = 0
+    for seed in range(4):
+        sides, _ = divided(texts, **how, split__seed=seed, split__near_duplicates=None)
+        apart += sum(len({sides[row] for row in rows}) > 1 for rows in groups)
+        sides, report = divided(texts, **how, split__seed=seed)
+        assert [len({sides[row] for row in rows}) for rows in groups] == [1, 1, 1]
+        near = report["near_duplicates"]
+        assert near["across_sides"] == 0
+        assert all(pair["a_side"] == pair["b_side"] for pair in near["examples"])
+        together += near["kept_together"]
+    assert apart  # without looking, they do end on two sides
+    assert together
+
+
+def test_near_duplicates_belong_together_in_every_fold(divided: Any) -> None:
+    texts = [*TEXTS[:36], *(f"{LONG} {word}" for word in ("end", "stop", "fin", "over"))]
+    tested = []
+    for fold in range(5):
+        how = {"split__strategy": "kfold", "split__train_size": "all", "split__fold": fold}
+        sides, _ = divided(texts, **how)
+        assert len(set(sides[36:])) == 1
+        tested += [row for row, side in enumerate(sides) if side == "test"]
+    assert sorted(tested) == list(range(40))
+
+
+def test_pairs_of_texts_are_compared_as_pairs(divided: Any) -> None:
+    texts = [LONG] * 40  # one premise, forty hypotheses
+    pairs = [" ".join(f"{row}x{n}" for n in range(200)) for row in range(40)]
+    _, report = divided(texts, columns={"text_pair": pairs}, split__near_duplicates=0.5)
+    assert report["near_duplicates"]["kept_together"] == 0
+    assert report["sizes"] == {"train": 20, "validation": 4, "test": 8, "unused": 8}
 
 
 def test_a_sorted_file_read_in_order_is_warned_of(divided: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +139,7 @@ def test_a_sorted_file_read_in_order_is_warned_of(divided: Any, monkeypatch: pyt
 def test_too_few_rows(divided: Any) -> None:
     with pytest.raises(SplitError, match="20 train \\+ 4 validation \\+ 8 test = 32 rows, but the data has 30"):
         divided(TEXTS[:30], LABELS[:30])
-    with pytest.raises(SplitError, match="the train side got no row: 40 rows in 1 groups of equal text"):
+    with pytest.raises(SplitError, match="the train side got no row: 40 rows in 1 groups of equal or nearly equal text"):
         divided(["same"] * 40, split__strategy="random")
 
 

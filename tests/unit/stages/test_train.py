@@ -1,16 +1,24 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
+from ruamel.yaml import YAML
 from safetensors import safe_open
 from transformers import AutoModelForSequenceClassification
 
-from dagobert import files, runner
+from dagobert import files, runner, torchrun
 from dagobert.errors import Preempted, TrainingError
 from dagobert.params import Params, load_params
 from dagobert.stages import paths
@@ -111,6 +119,61 @@ def test_an_empty_side_is_an_error(workspace: Path, repository: Path, tiny_bert:
 def test_torchrun_that_fails_is_an_error(
     workspace: Path, repository: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage.sys, "executable", "/bin/false")
+    monkeypatch.setattr(torchrun.sys, "executable", "/bin/false")
     with pytest.raises(TrainingError, match="ended with exit code 1"):
         stage.run(settings(repository, tiny_bert, launcher="torchrun", nproc_per_node=2))
+
+
+def workers_of(agent: psutil.Process) -> dict[str, psutil.Process]:
+    """The processes that torchrun's agent has started, by rank."""
+    found = {}
+    for process in agent.children():
+        with contextlib.suppress(psutil.Error):
+            if "RANK" in (environment := process.environ()):
+                found[environment["RANK"]] = process
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the death signal of Linux")
+def test_whoever_is_killed_in_torchrun_all_end_and_the_next_run_goes_on(
+    workspace: Path, repository: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = YAML().load((repository / "params.yaml").read_text(encoding="utf-8"))
+    changes = {"launcher": "torchrun", "nproc_per_node": 2, "save_steps": 5, "num_train_epochs": 40}
+    document["train"] = recipe(**changes, eval_strategy="steps", eval_steps=100).model_dump(mode="json")
+    document["model"]["name_or_path"] = str(tiny_bert)
+    YAML().dump(document, paths.PARAMS)
+    command = [sys.executable, "-m", "dagobert", "train"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def published() -> list[str]:
+        return [files.sha256_tree(path) for path in stage.OUTPUTS]
+
+    subprocess.run(command, check=True, capture_output=True)
+    expected = published()
+    events = [json.loads(line) for line in (paths.EVENTS / "train.jsonl").read_text().splitlines()]
+    assert [e["kind"] for e in events if e["kind"] in ("start", "end")] == ["start", "end"]
+    assert any(e["kind"] == "progress" and e["what"] == "training" for e in events)
+    for victim in ("worker", "agent", "stage"):
+        shutil.rmtree(paths.MODEL, ignore_errors=True)
+        before = set(paths.CHECKPOINTS.glob("*/*/"))
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        try:
+            while not set(paths.CHECKPOINTS.glob("*/*/")) - before:
+                assert process.poll() is None
+                time.sleep(0.02)
+            (agent,) = psutil.Process(process.pid).children()
+            workers = workers_of(agent)
+            assert workers.keys() == {"0", "1"}
+            {"worker": workers["1"], "agent": agent, "stage": process}[victim].kill()
+            _, said = process.communicate(timeout=90)
+            assert process.returncode == (-signal.SIGKILL if victim == "stage" else TrainingError.exit_code)
+            assert victim == "stage" or "Run again to go on from the last checkpoint" in said
+            assert not psutil.wait_procs([agent, *workers.values()], timeout=60)[1]
+            assert not paths.MODEL.exists()
+        finally:
+            process.kill()
+            process.communicate()
+    again = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert "goes on" in again.stderr
+    assert published() == expected
