@@ -47,7 +47,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     root = make_project(base / "project", served=True)
     port = free_port()
     values = {name: value for name, value in environment().items() if not name.startswith("PREFECT_") and name != "PYTHONPATH"}
-    values |= {"PREFECT_HOME": str(base / "home"), "DAGOBERT_CLONES": str(base / "clones"), "FAKE_SECONDS": '{"train": 15}'}
+    values |= {"PREFECT_HOME": str(base / "home"), "DAGOBERT_CLONES": str(base / "clones"), "FAKE_SECONDS": '{"train": 40}'}
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.serve", "--port", str(port)], cwd=root, env=values, stdout=subprocess.PIPE, text=True
     )
