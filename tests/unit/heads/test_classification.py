@@ -13,10 +13,14 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForSequenceClassification,
     BertForSequenceClassification,
+    DebertaV2Config,
+    DebertaV2Model,
     DistilBertConfig,
     DistilBertModel,
     ElectraConfig,
     ElectraModel,
+    ModernBertConfig,
+    ModernBertModel,
     RobertaConfig,
     RobertaModel,
 )
@@ -65,6 +69,15 @@ OTHERS = {
     "electra": lambda: ElectraModel(
         ElectraConfig(vocab_size=90, embedding_size=32, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
                       intermediate_size=64, max_position_embeddings=64)
+    ),
+    "modernbert": lambda: ModernBertModel(
+        ModernBertConfig(vocab_size=90, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+                         max_position_embeddings=64, pad_token_id=0, bos_token_id=2, cls_token_id=2, eos_token_id=3,
+                         sep_token_id=3)
+    ),
+    "deberta-v2": lambda: DebertaV2Model(
+        DebertaV2Config(vocab_size=90, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+                        max_position_embeddings=64)
     ),
 }  # fmt: skip
 
