@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -72,11 +71,13 @@ def divide(
         return units, choose(ours, units, labels, clean), None
     together: list[NearPair] = []
     if ours.strategy == "kfold":
-        together = near_pairs(clean, np.arange(len(labels), dtype=np.int64), ours.near_duplicates)
+        together = near_pairs(clean, None, ours.near_duplicates)
         units = splitting.join_units(units, [pair for _, *pair in together])
+        side = choose(ours, units, labels, clean)
+        return units, side, describe_near(clean, side, ours.near_duplicates, together, [])
     side = choose(ours, units, labels, clean)
-    found = [] if ours.strategy == "kfold" else near_pairs(clean, side, ours.near_duplicates)
-    while found and ours.strategy not in ("given", "hash", "kfold"):
+    found = near_pairs(clean, side, ours.near_duplicates)
+    while found and ours.strategy not in ("given", "hash"):
         together += found
         units = splitting.join_units(units, [pair for _, *pair in found])
         side = choose(ours, units, labels, clean)
@@ -198,14 +199,17 @@ def describe(
     }
 
 
-def near_pairs(clean: Path, side: npt.NDArray[np.integer], threshold: float) -> list[NearPair]:
-    """Pairs of rows on two sides whose texts are nearly the same, the closest first. Shapes: side (N,), one of `SIDES`; or N
-    distinct numbers, to compare all rows with all."""
+def near_pairs(clean: Path, side: Side | None, threshold: float) -> list[NearPair]:
+    """Pairs of rows on two sides whose texts are nearly the same, the closest first. Shape: side (N,); None: all rows are
+    compared with all."""
     finder = AcrossSides(threshold)
     pairs: list[NearPair] = []
-    every = len(side) > 0 and int(side.max()) >= len(splitting.SIDES)
-    used = np.ones(len(side), np.bool_) if every else side != splitting.UNUSED
-    first = used if every else used & (side != splitting.TRAIN)
+    if side is None:
+        apart = np.arange(pq.read_metadata(clean).num_rows)  # each row a side of its own
+        used = first = np.ones(len(apart), np.bool_)
+    else:
+        apart, used = side, side != splitting.UNUSED
+        first = used & (side != splitting.TRAIN)
     with events.progress("looking for near duplicates", int(used.sum())) as bar:
         # The small sides are remembered, then the training rows come to meet them.
         for wanted, remember in ((first, True), (used & ~first, False)):
@@ -214,7 +218,7 @@ def near_pairs(clean: Path, side: npt.NDArray[np.integer], threshold: float) -> 
                 chosen = np.flatnonzero(wanted[at : at + batch.num_rows])
                 columns = batch.take(pa.array(chosen)).to_pydict().values()
                 for row, *texts in zip((chosen + at).tolist(), *columns, strict=True):
-                    found = finder.find(row, "\n".join(text or "" for text in texts), int(side[row]), remember=remember)
+                    found = finder.find(row, "\n".join(text or "" for text in texts), int(apart[row]), remember=remember)
                     pairs += [(-share, other, row) for other, share in found]
                 at += batch.num_rows
                 bar.update(len(chosen))

@@ -118,6 +118,11 @@ def test_near_duplicates_belong_together_in_every_fold(divided: Any) -> None:
     assert sorted(tested) == list(range(40))
 
 
+def test_all_rows_can_be_compared_however_few(tmp_path: Path) -> None:
+    write_clean(tmp_path / "clean.parquet", [f"{LONG} end", "other", "another", f"{LONG} stop"], ["0"] * 4)
+    assert [pair for _, *pair in split.near_pairs(tmp_path / "clean.parquet", None, 0.9)] == [[0, 3]]
+
+
 def test_pairs_of_texts_are_compared_as_pairs(divided: Any) -> None:
     texts = [LONG] * 40  # one premise, forty hypotheses
     pairs = [" ".join(f"{row}x{n}" for n in range(200)) for row in range(40)]
