@@ -23,7 +23,6 @@ def kinds(repository: Repository, now: float = LATER) -> dict[str, int]:
     return {kind: sum(leftover.kind == kind for leftover in found) for kind in {leftover.kind for leftover in found}}
 
 
-@pytest.mark.slow
 def test_what_is_recorded_anywhere_stays(toy_root: Path) -> None:
     repository = Repository(toy_root)
     assert kinds(repository) == {}
