@@ -28,7 +28,7 @@ flow: setup ## the same stages as a Prefect flow
 serve: setup ## Prefect server, UI and deployments on this machine
 	$(BIN)/python -m flows.serve
 
-test: setup ## all tests (about 10 minutes on 2 quiet cores)
+test: setup ## all tests (13 minutes on 2 cores that also did other work)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-ui: setup ## click through the Prefect UI in headless Chromium (Debian: chromium)

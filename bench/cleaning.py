@@ -93,8 +93,8 @@ def timed(name: str, source: Path, work: Path) -> tuple[float, float]:
 
 
 def side_by_side(work: Path, rounds: int) -> dict[str, Any]:
-    """Medians of interleaved rounds. Each way has a process of its own: after the others' garbage ours takes half as long
-    again."""
+    """Medians of interleaved rounds. Each way has a process of its own: after the others, in theirs, ours took 0.77 s instead
+    of 0.62 s."""
     source = package_path(REVIEWS)
     shutil.copyfile(paths.PARAMS, work / paths.PARAMS)
     seconds: dict[str, list[float]] = {"ours": [], "pandas apply": [], "pandas replace": []}
