@@ -1,9 +1,9 @@
 """`python -m bench.accuracy`: packed training with attention dropout 0 against the trainer baseline, paired by seed.
 
 Reads the tokens, labels and splits of the repository it stands in (run `dvc repro split` first): the same rows train both
-sides, with the same recipe but for what the row says, and the same test rows judge them. `--all-rows` trains on every row
-outside the test side instead of the 2,000 of the default split, the packed engine alone. Every seed is written to `--out`
-when it is done; the same command goes on from there.
+sides, with the same recipe but for what the row says, and the same test rows judge them. `--all-rows` trains the packed
+engine alone, and not on the 2,000 rows of the default split but on every row outside the test side that is not nearly the
+same as a test row. Every seed is written to `--out` when it is done; the same command goes on from there.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 from torch import nn
 
 from bench.baselines import trainer as hf
 from bench.workload import Workload
-from dagobert import determinism, files
+from dagobert import determinism, files, splitting
 from dagobert.batches import IntArray
 from dagobert.encoder import choose_device, compute_dtype
 from dagobert.heads import classification
@@ -32,6 +33,7 @@ from dagobert.pretrained import checkpoint_directory
 from dagobert.scoring import Scorer
 from dagobert.shards import open_store
 from dagobert.stages import paths
+from dagobert.stages.split import near_pairs
 from dagobert.stages.train import examples, read_labels, side_rows
 from dagobert.training import Examples, StopRequest, Trainer
 
@@ -44,8 +46,19 @@ def sides(rows: int | None, all_rows: bool) -> tuple[Examples, Examples]:
     test = side_rows(paths.SPLITS, "test")
     train: IntArray = side_rows(paths.SPLITS, "train")
     if all_rows:
-        train = np.setdiff1d(labels[0], test)
+        train = apart_from(test)
     return examples(store, train[:rows], *labels), examples(store, test[:rows], *labels)
+
+
+def apart_from(test: IntArray) -> IntArray:
+    """Row ids of all clean rows that are neither test rows nor nearly the same as one, shape (N,)."""
+    rows: IntArray = pq.read_table(paths.CLEAN, columns=["row_id"])["row_id"].to_numpy()
+    side = np.where(np.isin(rows, test), splitting.TEST, splitting.TRAIN).astype(np.int8)
+    threshold = load_params(paths.PARAMS).split.near_duplicates
+    pairs = [] if threshold is None else near_pairs(paths.CLEAN, side, threshold)
+    side[[row for _, *pair in pairs for row in pair if side[row] == splitting.TRAIN]] = splitting.UNUSED
+    train: IntArray = rows[side == splitting.TRAIN]
+    return train
 
 
 def accuracy(model: nn.Module, test: Examples, device: torch.device, dtype: torch.dtype) -> float:
