@@ -1,4 +1,4 @@
-"""`python -m tests.chaos --kills 200`: kill training at random points, up to five in a row, and compare the final SHA-256.
+"""`python -m tests.chaos --kills 200`: kill 200 trainings at random points, up to five in a row, and compare the final SHA-256.
 
 Each life of a run is a forked process, so torch is imported once. It dies by SIGKILL, either from outside after a random
 time or, inside the saving of a checkpoint, at a random one of its calls that change the disk. Then the same with a full
@@ -164,10 +164,10 @@ class Chaos:
             shutil.rmtree(run)
 
     def kills(self, number: int) -> None:
-        """Kill `number` times in all, up to five times in a row."""
-        while self.count["kills"] < number:
-            run = self.root / f"kills-{self.count['runs']}"
-            for _ in range(self.chance.randint(1, min(MOST_IN_A_ROW, number - self.count["kills"]))):
+        """Kill `number` runs, each up to five times in a row."""
+        while self.count["killed runs"] < number:
+            run, before = self.root / f"kills-{self.count['runs']}", self.count["kills"]
+            for _ in range(self.chance.randint(1, MOST_IN_A_ROW)):
                 inside = self.count["inside a save"] < INSIDE_A_SAVE * (self.count["kills"] + 1)
                 if inside:
                     status = live(self.model, run, die_at=self.chance.randint(1, self.calls))
@@ -180,6 +180,7 @@ class Chaos:
                     self.count["different"] += 1
                 elif status == 0:  # it ended before it was killed: begin another run
                     break
+            self.count["killed runs"] += self.count["kills"] > before
             self.finish(run, "kills")
 
     def full_disks(self, number: int) -> None:
@@ -202,7 +203,7 @@ class Chaos:
 def main() -> int:
     """Run the trials; 1 where a run ended differently."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=200, help="runs that are killed, once to five times each")
     parser.add_argument("--full-disks", type=int, default=None, help="default: a tenth of the kills")
     parser.add_argument("--damages", type=int, default=None, help="default: a tenth of the kills")
     parser.add_argument("--seed", type=int, default=0)
