@@ -1,7 +1,7 @@
 """Runs one stage as a process: parameters in, events out, and no finish if an input changed underneath it.
 
-`dvc.lock` records the hashes of a stage's inputs *after* its command. Without the check here, a file that is edited while a
-stage runs would be recorded as the one the outputs were made from.
+`dvc.lock` records a stage's inputs, code and parameters as they are *after* its command. Without the check here, a file or a
+value that is edited while a stage runs would be recorded as the one the outputs were made from.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from dagobert import events, files
+from dagobert.declared import Declared, declared
 from dagobert.errors import InputsChangedError
 from dagobert.lifeline import end_with_parent
 from dagobert.stages import paths
@@ -61,16 +62,18 @@ def run_stage(name: str) -> None:
     params = load_params(paths.PARAMS)
     module = stage_module(name)
     with events.recording(name, paths.EVENTS / f"{name}.jsonl"):
-        inputs = module.inputs(params)
-        before = _hashes(inputs)
+        before = _what_it_depends_on(name, module, params)
         module.run(params)
-        changed = [path for path, digest in _hashes(inputs).items() if digest != before[path]]
+        after = _what_it_depends_on(name, module, params)
+        changed = [what for what, was in before.items() if after.get(what) != was]
         if changed:
             raise InputsChangedError(
-                f"{', '.join(map(str, changed))} changed while {name} was running, so its outputs belong to neither version. "
+                f"{', '.join(changed)} changed while {name} was running, so its outputs belong to neither version. "
                 f"Run it again."
             )
 
 
-def _hashes(inputs: list[Path]) -> dict[Path, str | None]:
-    return {path: files.sha256_tree(path) if path.exists() else None for path in inputs}
+def _what_it_depends_on(name: str, module: StageModule, params: Params) -> Declared:
+    """Hashes of the stage's inputs and code, and the values of its parameters, by name."""
+    inputs = {str(path): files.sha256_tree(path) if path.exists() else None for path in module.inputs(params)}
+    return declared(name, paths.PARAMS) | inputs

@@ -21,6 +21,7 @@ PLUMBING = {
     "errors",
     "events",
     "runner",
+    "declared",
     "locks",
     "lifeline",
     "torchrun",

@@ -40,6 +40,42 @@ def test_an_input_that_changes_underneath_stops_the_stage(workplace: Path, monke
         runner.run_stage("clean")
 
 
+@pytest.mark.parametrize(
+    ("path", "before", "after", "named"),
+    [
+        ("dagobert/cleaning.py", "a = 1", "a = 2", "dagobert/cleaning.py"),
+        ("params.yaml", "min_chars: 1 ", "min_chars: 2 ", "params.yaml: clean"),
+    ],
+)
+def test_code_and_parameters_that_change_underneath_stop_the_stage_that_dvc_would_record_them_for(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, repository: Path, path: str, before: str, after: str, named: str
+) -> None:
+    shutil.copy(repository / "dvc.yaml", workplace)
+    (workplace / "input").write_text("x")
+    (workplace / "dagobert").mkdir()
+    (workplace / "dagobert/cleaning.py").write_text("a = 1")
+
+    def edit(params: Any) -> None:
+        text = (workplace / path).read_text()
+        assert before in text
+        (workplace / path).write_text(text.replace(before, after))
+
+    use(monkeypatch, edit)
+    with pytest.raises(InputsChangedError, match=f"^{named} changed while clean was running"):
+        runner.run_stage("clean")
+
+
+def test_what_other_stages_depend_on_may_change_underneath(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, repository: Path
+) -> None:
+    shutil.copy(repository / "dvc.yaml", workplace)
+    (workplace / "input").write_text("x")
+    params = workplace / "params.yaml"
+    use(monkeypatch, lambda _: params.write_text(params.read_text().replace("num_train_epochs: 2", "num_train_epochs: 3")))
+    runner.run_stage("clean")
+    assert "num_train_epochs: 3" in params.read_text()
+
+
 def test_every_stage_has_a_module() -> None:
     for name in runner.STAGES:
         module = runner.stage_module(name)
