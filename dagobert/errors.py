@@ -18,7 +18,7 @@
     ├── InputsChangedError        an input changed while the stage ran
     ├── StorageError              disk full, no permission, read-only
     ├── RepositoryError           git or DVC cannot do what was asked: no such revision, nothing recorded, tree not clean
-    │   └── DamagedObjectError    a cache object that is missing or whose bytes are not those its name says
+    │   └── DamagedObjectError    a cache object or output that is missing, or whose bytes are not those recorded
     └── Preempted                 exit code 75 (EX_TEMPFAIL): stopped on request, run again to go on
 
 A message says what was found, where, and what to do. Anything else that escapes is a bug and keeps its traceback.
@@ -100,7 +100,7 @@ class RepositoryError(DagobertError):
 
 
 class DamagedObjectError(RepositoryError):
-    """A cache object is missing, or its bytes are not those its name says."""
+    """A cache object or an output is missing, or its bytes are not those that were recorded."""
 
 
 class Preempted(DagobertError):

@@ -9,11 +9,10 @@ from __future__ import annotations
 import importlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dagobert import events, files
-from dagobert.declared import Declared, declared
-from dagobert.errors import InputsChangedError
+from dagobert.errors import DamagedObjectError, InputsChangedError
 from dagobert.lifeline import end_with_parent
 from dagobert.stages import paths
 
@@ -57,10 +56,11 @@ def run_stage(name: str) -> None:
     """
     from dagobert.params import load_params
 
-    if "DVC_STAGE" in os.environ:
-        end_with_parent()  # DVC leaves its child running otherwise, which would write into outputs
     params = load_params(paths.PARAMS)
     module = stage_module(name)
+    if "DVC_STAGE" in os.environ:
+        end_with_parent()  # DVC leaves its child running otherwise, which would write into outputs
+        _check_what_it_reads(name, module.inputs(params))
     with events.recording(name, paths.EVENTS / f"{name}.jsonl"):
         before = _what_it_depends_on(name, module, params)
         module.run(params)
@@ -73,7 +73,20 @@ def run_stage(name: str) -> None:
             )
 
 
-def _what_it_depends_on(name: str, module: StageModule, params: Params) -> Declared:
+def _check_what_it_reads(name: str, inputs: list[Path]) -> None:
+    """Refuse outputs of earlier stages that are not what those stages wrote."""
+    from dagobert.declared import not_as_recorded
+
+    for path, stage in sorted(not_as_recorded(inputs).items()):
+        raise DamagedObjectError(
+            f"{path} is not what {stage} wrote, by the hash in dvc.lock, so {name} does not read it. Remove it and run "
+            f"`dvc repro`, which takes it from the cache or makes it again; `dagobert fsck` looks for damage in the cache."
+        )
+
+
+def _what_it_depends_on(name: str, module: StageModule, params: Params) -> dict[str, Any]:
     """Hashes of the stage's inputs and code, and the values of its parameters, by name."""
+    from dagobert.declared import declared
+
     inputs = {str(path): files.sha256_tree(path) if path.exists() else None for path in module.inputs(params)}
     return declared(name, paths.PARAMS) | inputs

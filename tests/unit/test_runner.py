@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +10,7 @@ from typing import Any
 import pytest
 
 from dagobert import runner
-from dagobert.errors import InputsChangedError, ParameterError
+from dagobert.errors import DamagedObjectError, InputsChangedError, ParameterError
 from dagobert.stages import paths
 
 
@@ -63,6 +65,26 @@ def test_code_and_parameters_that_change_underneath_stop_the_stage_that_dvc_woul
     use(monkeypatch, edit)
     with pytest.raises(InputsChangedError, match=f"^{named} changed while clean was running"):
         runner.run_stage("clean")
+
+
+@pytest.mark.parametrize(("found", "refused"), [("as written", False), ("as Written", True), (None, True)])
+def test_what_an_earlier_stage_wrote_is_checked_before_it_is_read(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, found: str | None, refused: bool
+) -> None:
+    md5 = hashlib.md5(b"as written").hexdigest()
+    (workplace / "dvc.lock").write_text(
+        f"schema: '2.0'\nstages:\n  fetch:\n    cmd: x\n    outs:\n    - {{path: input, hash: md5, md5: {md5}, size: 10}}\n"
+    )
+    if found is not None:
+        (workplace / "input").write_text(found)
+    monkeypatch.setattr(runner, "end_with_parent", lambda: None)
+    ran: list[Any] = []
+    use(monkeypatch, ran.append)
+    runner.run_stage("clean")  # by hand, without DVC: whatever lies there
+    monkeypatch.setenv("DVC_STAGE", "clean")
+    with pytest.raises(DamagedObjectError, match=r"^input is not what fetch wrote") if refused else contextlib.nullcontext():
+        runner.run_stage("clean")
+    assert len(ran) == (1 if refused else 2)
 
 
 def test_what_other_stages_depend_on_may_change_underneath(
