@@ -14,7 +14,7 @@ from typing import Any
 
 from dagobert import files
 from dagobert.errors import RepositoryError
-from dagobert.lockfile import StageRecord, flatten
+from dagobert.lockfile import Lock, StageRecord, flatten
 from dagobert.objects import md5_bytes, md5_path
 from dagobert.record import record_faults
 from dagobert.references import Reference, references
@@ -25,7 +25,10 @@ FACTS = ("dagobert.json", "manifest.json", "source.json")
 
 @dataclass(frozen=True)
 class Origin:
-    """One record that holds the file. `dirty`: what of the record does not fit the commit it stands in; empty: all fits."""
+    """One record that holds the file. `dirty`: what of the record does not fit the commit it stands in; empty: all fits.
+
+    `params` are those of the stage that made it, `upstream` those of the stages that fed it, from the source of the data on.
+    """
 
     place: str
     commit: str | None
@@ -36,6 +39,7 @@ class Origin:
     dirty: tuple[str, ...] = ()
     inputs: dict[str, str] = field(default_factory=dict)
     params: dict[str, Any] = field(default_factory=dict)
+    upstream: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ def _origin(repository: Repository, place: str, reference: Reference) -> Origin:
         return _here(repository, place, reference)
     commit = repository.resolve(place)
     when, who = repository.git("show", "--no-patch", "--format=%cI%x00%an", commit).split("\0")
-    stage = _stage(repository.lock(commit).stages.get(reference.stages[0]) if reference.stages else None)
+    stage = _stage(repository.lock(commit), reference)
     dirty = tuple(fault.text for fault in record_faults(repository, commit))
     lock = repository.read(commit, LOCK) or b""
     return Origin(place, commit, when, who, stage[0], md5_bytes(lock), dirty, *stage[1:])
@@ -93,18 +97,28 @@ def _origin(repository: Repository, place: str, reference: Reference) -> Origin:
 
 def _here(repository: Repository, place: str, reference: Reference) -> Origin:
     lock = repository.lock_here()
-    stage = _stage(lock.stages.get(reference.stages[0]) if lock and reference.stages else None)
+    stage = _stage(lock, reference)
     modified = tuple(f"{name} is not as in the commit that is checked out" for name in repository.modified())
     content = (repository.root / LOCK).read_bytes() if lock else b""
     return Origin(place, repository.head(), None, None, stage[0], md5_bytes(content), modified, *stage[1:])
 
 
-def _stage(record: StageRecord | None) -> tuple[str | None, dict[str, str], dict[str, Any]]:
-    if record is None:
-        return None, {}, {}
+def _stage(lock: Lock | None, reference: Reference) -> tuple[str | None, dict[str, str], dict[str, Any], dict[str, Any]]:
+    """The stage that made it, its inputs and parameters, and the parameters of all stages that fed it."""
+    record = lock.stages.get(reference.stages[0]) if lock and reference.stages else None
+    if lock is None or record is None:
+        return None, {}, {}, {}
     inputs = {dep.path: dep.md5 for dep in record.deps}
-    params = {name: value for values in record.params.values() for name, value in flatten(values).items()}
-    return record.name, inputs, params
+    ours = _params(record)
+    upstream: dict[str, Any] = {}
+    for name in lock.order():
+        if record.name in lock.downstream(name) - {name}:
+            upstream |= _params(lock.stages[name])
+    return record.name, inputs, ours, {name: value for name, value in upstream.items() if name not in ours}
+
+
+def _params(record: StageRecord) -> dict[str, Any]:
+    return {name: value for values in record.params.values() for name, value in flatten(values).items()}
 
 
 def _facts(path: Path) -> dict[str, Any]:
@@ -139,7 +153,7 @@ def _lines(found: Inspection) -> Iterator[str]:
             yield from (f"             {text}" for text in origin.dirty)
         elif origin.commit is not None:
             yield "  clean      made from exactly this commit"
-        for title, values in (("inputs", origin.inputs), ("params", origin.params)):
+        for title, values in (("inputs", origin.inputs), ("params", origin.params), ("upstream", origin.upstream)):
             for number, (name, value) in enumerate(values.items()):
                 yield f"  {title if number == 0 else '':10} {name}: {value}"
     if found.facts:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from dagobert.evaluation import Evaluation
@@ -82,7 +83,8 @@ classify("…", truncation=True, max_length={t.max_length})
 
 ## Data
 
-`{_line(source)}`: {data["rows_read"]:,} rows read, {data["rows_quarantined"]:,} quarantined, {data["rows_out"]:,} clean.
+`{_line(source)}`: {data["rows_read"]:,} rows read,{_not_selected(data)} {data["rows_quarantined"]:,} quarantined, \
+{data["rows_out"]:,} clean.
 Split: {split}.
 
 ## Results on the test rows
@@ -103,11 +105,16 @@ calibration error {s.ece:.3f}.
 
 ## How to get it back
 
-The commit that holds `reports/metrics.json` with these figures holds everything: `git checkout COMMIT && dvc checkout`
-(from a remote: `dvc pull`), or `dvc repro` to make it again.
-`dagobert reproduce COMMIT` runs it in a clone and compares every byte.
+In its repository, `dagobert inspect PATH` names the commit that holds this model and everything it was made of.
+`dagobert restore COMMIT` gets it back (after `dvc pull`, if the bytes lie in a remote); `dagobert reproduce COMMIT` makes it
+again in a clone and compares every byte.
 
 {_lineage(story.files)}"""
+
+
+def _not_selected(data: Mapping[str, Any]) -> str:
+    left_out = data.get("rows_not_selected", 0)
+    return f" {left_out:,} left out by `data.where`," if left_out else ""
 
 
 def _weakest(e: Evaluation) -> str:

@@ -78,6 +78,16 @@ def current(repository: Repository, stage: str) -> Assignment | None:
     return found[-1] if found else None
 
 
+def commit_of(repository: Repository, name: str) -> str:
+    """The commit whose model is in a stage (`production`), or that a revision or experiment name means.
+
+    Raises:
+        RepositoryError: nothing has this name.
+    """
+    assignment = current(repository, name)
+    return assignment.commit if assignment else repository.resolve(name)
+
+
 def gate(repository: Repository, candidate: str, incumbent: str | None) -> list[Check]:
     """The conditions for putting one commit in the place of another (None: nothing is there yet).
 
@@ -200,8 +210,7 @@ def model_directory(repository: Repository, name: str) -> Path:
     Raises:
         RepositoryError: nothing has this name, or bytes cannot be had.
     """
-    assignment = current(repository, name)
-    commit = assignment.commit if assignment else repository.resolve(name)
+    commit = commit_of(repository, name)
     lock = repository.lock(commit)
     if MODEL not in lock.outs:
         raise RepositoryError(f"{name}: {commit[:10]} recorded no {MODEL}.")

@@ -1,9 +1,11 @@
-"""`dagobert promote`, `rollback`, `restore` and `promotions`: which model is in production, and how it came there."""
+"""`dagobert promote`, `rollback`, `restore`, `export` and `promotions`: which model is in production, how it came there, and
+taking one away."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,6 +38,16 @@ def register(commands: Commands) -> None:
     parser = commands.add_parser("restore", help="make the working tree that of an experiment, without moving HEAD")
     parser.add_argument("revision", metavar="EXP", help="experiment, commit, tag, branch, or a stage such as production")
     parser.set_defaults(run=restore)
+
+    parser = commands.add_parser(
+        "export",
+        help="a recorded model with its card and lineage, to give away",
+        description="Write the model of an experiment to a new directory: its files, every byte checked, the model card as "
+        "README.md, and dagobert.json with commit, parameters and metrics. transformers loads it as it is.",
+    )
+    parser.add_argument("revision", metavar="EXP", help="experiment, commit, tag, branch, or a stage such as production")
+    parser.add_argument("directory", type=Path, metavar="DIRECTORY", help="a directory that is not there yet")
+    parser.set_defaults(run=export)
 
     parser = commands.add_parser("promotions", help="history of what was in production, newest first")
     parser.add_argument("--stage", help="only this stage")
@@ -79,10 +91,18 @@ def restore(arguments: argparse.Namespace) -> int:
     from dagobert.repository import Repository
 
     repository = Repository.find()
-    assignment = promotion.current(repository, arguments.revision)
-    commit = assignment.commit if assignment else repository.resolve(arguments.revision)
+    commit = promotion.commit_of(repository, arguments.revision)
     promotion.restore(repository, commit)
     print(f"The working tree is that of {commit[:10]}; HEAD was not moved. Go back: git restore . && dvc checkout")
+    return 0
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Write model, card and lineage."""
+    from dagobert.export import export as write
+    from dagobert.repository import Repository
+
+    print(f"{write(Repository.find(), arguments.revision, arguments.directory)}: model, README.md and dagobert.json")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from dagobert.errors import RepositoryError
 from dagobert.experiments import record, rows, table
+from dagobert.export import export
 from dagobert.lineage import inspect, text
 from dagobert.references import references
 from dagobert.repository import Repository
@@ -66,6 +68,10 @@ def test_a_copied_model_tells_where_it_came_from(history: Path, tmp_path: Path) 
     (origin,) = found.origins
     assert (origin.place, origin.stage, origin.dirty) == ("seven", "train", ())
     assert origin.params["train.seed"] == 7
+    assert origin.upstream["data.source"].endswith("source.csv")
+    assert origin.upstream["split.seed"] == 42
+    assert not {name for name in origin.upstream if name.startswith("evaluate")}
+    assert origin.lock_md5 == hashlib.md5(repository.read(repository.resolve("seven"), "dvc.lock") or b"").hexdigest()
     assert found.facts["fingerprint"] == {"threads": 1, "torch": "2.13.0"}
     (tmp_path / "copy/README.md").write_text("an addition\n")
     found = inspect(repository, tmp_path / "copy")
@@ -124,3 +130,37 @@ def test_a_shallow_clone_can_be_cloned(history: Path, tmp_path: Path) -> None:
     with repository.clone(repository.resolve("HEAD"), share_cache=True) as clone:
         assert (clone.root / "dvc.lock").is_file()
     assert not clone.root.exists()
+
+
+def test_a_model_that_leaves_carries_its_lineage(history: Path, tmp_path: Path) -> None:
+    repository = Repository(history)
+    commit = repository.resolve("seven")
+    exported = export(repository, "seven", tmp_path / "given/away")
+    assert sorted(file.name for file in exported.iterdir()) == [
+        "README.md",
+        "config.json",
+        "dagobert.json",
+        "model.safetensors",
+    ]
+    facts = json.loads((exported / "dagobert.json").read_text())
+    assert facts["record"]["commit"] == commit
+    assert facts["record"]["dirty"] == []
+    assert facts["record"]["dvc_lock_md5"] == hashlib.md5(repository.read(commit, "dvc.lock") or b"").hexdigest()
+    assert facts["record"]["params"]["train"]["seed"] == 7
+    assert facts["metrics"] == json.loads(repository.read(commit, "reports/metrics.json") or b"")
+    assert facts["fingerprint"] == {"threads": 1, "torch": "2.13.0"}
+    assert f"dagobert reproduce {commit}" in (exported / "README.md").read_text()
+    assert inspect(repository, exported).origins[0].place == "seven"  # its weights still lead back
+    with pytest.raises(RepositoryError, match="given/away is there already"):
+        export(repository, "seven", tmp_path / "given/away")
+
+
+def test_an_exported_model_says_that_its_record_is_dirty(toy_root: Path, tmp_path: Path) -> None:
+    code = toy_root / "code/split.py"
+    kept = code.read_text()
+    code.write_text(kept.replace("0.4", "0.5"))
+    toy.repro(toy_root)
+    code.write_text(kept)
+    toy.commit(toy_root, "Outputs of code that is not here")
+    exported = export(Repository(toy_root), "HEAD", tmp_path / "away")
+    assert any("code/split.py" in fault for fault in json.loads((exported / "dagobert.json").read_text())["record"]["dirty"])

@@ -52,3 +52,13 @@ def test_names_cannot_break_the_page() -> None:
     body = text.split("---\n", 2)[2]
     assert "<script>" not in body
     assert "<b>" not in body
+
+
+def test_it_tells_how_to_get_the_model_back_and_where_rows_went() -> None:
+    told = story()
+    told.data["rows_not_selected"] = 1_234  # type: ignore[index]
+    text = model_card.render(make(), told, model="m", source="x", base_model="b")
+    assert "1,234 left out by `data.where`, " in text
+    for command in ("dagobert inspect PATH", "dagobert restore COMMIT", "dagobert reproduce COMMIT"):
+        assert f"`{command}`" in text
+    assert "| data/tokens | `" in text
