@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import base64
+import hashlib
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -27,3 +30,22 @@ def test_what_is_not_there_is_said(uri: str, message: str) -> None:
     with pytest.raises(SourceError) as caught:
         package_path(uri)
     assert message in str(caught.value)
+
+
+def test_a_file_that_is_not_what_its_wheel_brought_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "some_weights"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "model.bin").write_bytes(b"weights")
+    (package / "notes.txt").write_bytes(b"not recorded")
+    (tmp_path / "some_weights-1.0.dist-info").mkdir()
+    digest = base64.urlsafe_b64encode(hashlib.sha256(b"weights").digest()).decode().rstrip("=")
+    record = f"some_weights/model.bin,sha256={digest},7\nsome_weights-1.0.dist-info/RECORD,,\n"
+    (tmp_path / "some_weights-1.0.dist-info/RECORD").write_text(record)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert package_path("package://some_weights/model.bin") == (package / "model.bin").resolve()
+    assert package_path("package://some_weights") == package.resolve()
+    (package / "model.bin").write_bytes(b"Weights")
+    with pytest.raises(SourceError, match=r"model\.bin is not the file that was installed: its sha256 .* some-weights"):
+        package_path("package://some_weights")
+    assert package_path("package://some_weights/notes.txt").is_file()
