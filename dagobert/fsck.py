@@ -96,9 +96,14 @@ def fsck(repository: Repository, *, repair: bool = False) -> Examination:
 
 def set_aside(repository: Repository, path: Path) -> None:
     """Move a damaged file out of the way, so that DVC sees that the object is missing and gets or makes it again."""
-    target = repository.root / ASIDE / f"{path.parent.name}{path.name}"
+    target = aside(repository, path)
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(path, target)
+
+
+def aside(repository: Repository, path: Path) -> Path:
+    """Where a damaged file of the cache is set aside."""
+    return repository.root / ASIDE / f"{path.parent.name}{path.name}"
 
 
 def checkpoint_problem(folder: Path) -> str | None:

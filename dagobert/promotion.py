@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dagobert import restoring
 from dagobert.errors import RepositoryError
 from dagobert.objects import md5_path
 from dagobert.record import record_faults
@@ -162,12 +163,35 @@ def promote(repository: Repository, revision: str, stage: str, *, because: str |
     return _assign(repository, commit, stage, note, {"gate": [vars(check) for check in checks], "because": because}), checks
 
 
-def rollback(repository: Repository, stage: str, *, because: str | None = None) -> Assignment:
-    """Put back what was in a stage before; the working tree is not touched (see `restore`).
+def rollback(repository: Repository, stage: str, *, because: str | None = None, tag_only: bool = False) -> Assignment:
+    """Put back what was in a stage before, and restore it in the working tree without moving HEAD.
+
+    The model must be in the cache, or come from the DVC remote, before anything is tagged.
+
+    Args:
+        because: kept in the tag.
+        tag_only: leave the working tree as it is.
 
     Raises:
-        RepositoryError: nothing was there before.
+        RepositoryError: nothing was there before, its bytes cannot be had, or files would be lost; nothing was done then.
     """
+    old, new = _last_two(repository, stage)
+    try:
+        _obtain_model(repository, new.commit)
+        if not tag_only:
+            restoring.check(repository, new.commit)
+    except RepositoryError as error:
+        way = "" if tag_only else "\nTo change only the tag and leave the working tree as it is: --tag-only."
+        raise RepositoryError(f"{stage} is still {old.version}, {new.version} was not put back: {error}{way}") from None
+    note = f"Roll {stage} back from {old.version} to {new.version}" + (f": {because}" if because else "")
+    made = _assign(repository, new.commit, stage, note, {"rollback": True, "because": because})
+    if not tag_only:
+        restoring.put(repository, new.commit)
+    return made
+
+
+def _last_two(repository: Repository, stage: str) -> tuple[Assignment, Assignment]:
+    """What is in a stage, and what was there before it was promoted."""
     stack: list[Assignment] = []
     for assignment in history(repository, stage):
         if assignment.rollback:
@@ -178,30 +202,14 @@ def rollback(repository: Repository, stage: str, *, because: str | None = None) 
     if len(stack) < 2:
         there = f"{stack[0].version} is the first" if stack else "it is empty"
         raise RepositoryError(f"{stage}: there is nothing to roll back to ({there}).")
-    old, new = stack[-1], stack[-2]
-    note = f"Roll {stage} back from {old.version} to {new.version}" + (f": {because}" if because else "")
-    return _assign(repository, new.commit, stage, note, {"rollback": True, "because": because})
+    return stack[-1], stack[-2]
 
 
-def restore(repository: Repository, commit: str) -> None:
-    """Make the working tree that of a commit, model and lock together, without moving HEAD.
-
-    Raises:
-        RepositoryError: there are changes that would be lost, or bytes that cannot be had; nothing was touched then.
-    """
-    if modified := repository.modified():
-        raise RepositoryError(
-            f"not restored: {', '.join(modified[:5])} would be lost. Commit or stash them first (the tag stands; "
-            f"`dagobert restore {commit[:10]}` does the rest)."
-        )
-    graph, lock = repository.graph(commit), repository.lock(commit)
-    uncached = frozenset().union(*(flags.uncached for flags in graph.values()))
-    wanted = [*(out for out in lock.outs.values() if out.path not in uncached), *repository.data_files(commit)]
-    if faults := {path: state for entry in wanted for path, state in repository.cache.faults(entry).items()}:
-        listed = ", ".join(f"{path} ({state})" for path, state in list(faults.items())[:5])
-        raise RepositoryError(f"not restored: {listed} in the cache. dvc fetch, or dagobert fsck --repair, then again.")
-    repository.git("restore", f"--source={commit}", "--worktree", "--", ":/")
-    repository.dvc("checkout", "--force", "--quiet")
+def _obtain_model(repository: Repository, commit: str) -> None:
+    model = repository.lock(commit).outs.get(MODEL)
+    if model is None:
+        raise RepositoryError(f"{commit[:10]} recorded no {MODEL}.")
+    restoring.obtain(repository, commit, [model])
 
 
 def model_directory(repository: Repository, name: str) -> Path:

@@ -64,10 +64,7 @@ def _recorded(repository: Repository) -> Iterator[tuple[str, str | None, Entry]]
     here = repository.root / LOCK
     if here.is_file():
         yield from _of_lock("the working tree", here.read_text(encoding="utf-8"))
-    for where in repository.git("ls-files", "--cached", "--others", "--exclude-standard", "--", "*.dvc").splitlines():
-        if (repository.root / where).is_file():
-            text = (repository.root / where).read_text(encoding="utf-8")
-            yield from (("the working tree", None, entry) for entry in parse_data_file(text, where))
+    yield from (("the working tree", None, entry) for entry in repository.data_files_here())
     if repository.head() is None:
         return
     called = names(repository)

@@ -194,6 +194,13 @@ class Repository:
             e for name, content in zip(names, contents, strict=True) if content for e in parse_data_file(content.decode(), name)
         ]
 
+    def data_files_here(self, *, untracked: bool = False) -> list[Entry]:
+        """What `.dvc` files of the working tree track; `untracked`: only of those that git does not know yet."""
+        which = ("--others",) if untracked else ("--cached", "--others")
+        names = self.git("ls-files", "-z", *which, "--exclude-standard", "--", "*.dvc").split("\0")
+        paths = {name: self.root / name for name in names if name and (self.root / name).is_file()}
+        return [e for name, path in paths.items() for e in parse_data_file(path.read_text(encoding="utf-8"), name)]
+
     def history(self, *patterns: str) -> dict[str, dict[str, list[str]]]:
         """Every version of the files that any branch, tag, experiment or stash reaches.
 

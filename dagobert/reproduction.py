@@ -156,18 +156,11 @@ def _faults(repository: Repository, entry: Entry) -> list[tuple[str, str, str]]:
 
 
 def _pull(work: _Work, entry: Entry) -> None:
-    """Get an entry from the remote into the shared cache; damaged objects are set aside first, or DVC would keep them."""
-    from dagobert.fsck import set_aside
+    """Get an entry from the remote into the shared cache."""
+    from dagobert.restoring import pull
 
-    cache = work.repository.cache
-    for _, state, md5 in _faults(work.repository, entry):
-        if state == "damaged":
-            set_aside(work.repository, cache.path(md5))
-    with work.repository.clone(work.commit, share_cache=True) as clone:
-        try:
-            clone.dvc("fetch", entry.path)
-        except RepositoryError as error:
-            work.notes.append(f"pulling {entry.path} failed: {str(error).splitlines()[-1]}")
+    if (failure := pull(work.repository, work.commit, [entry])) is not None:
+        work.notes.append(f"pulling {entry.path} failed: {failure}")
 
 
 def environment_differences(repository: Repository, commit: str) -> dict[str, tuple[str, str | None]]:

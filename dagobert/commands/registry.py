@@ -77,22 +77,21 @@ def rollback(arguments: argparse.Namespace) -> int:
     from dagobert.repository import Repository
 
     repository = Repository.find()
-    made = promotion.rollback(repository, arguments.stage, because=arguments.because)
+    made = promotion.rollback(repository, arguments.stage, because=arguments.because, tag_only=arguments.tag_only)
     print(f"{made.stage} is {made.version} ({made.commit[:10]}) again. Tell the others: git push --tags")
     if not arguments.tag_only:
-        promotion.restore(repository, made.commit)
         print("Model and lock in the working tree are its own; HEAD was not moved. Go back: git restore . && dvc checkout")
     return 0
 
 
 def restore(arguments: argparse.Namespace) -> int:
     """Restore without moving HEAD."""
-    from dagobert import promotion
+    from dagobert import promotion, restoring
     from dagobert.repository import Repository
 
     repository = Repository.find()
     commit = promotion.commit_of(repository, arguments.revision)
-    promotion.restore(repository, commit)
+    restoring.restore(repository, commit)
     print(f"The working tree is that of {commit[:10]}; HEAD was not moved. Go back: git restore . && dvc checkout")
     return 0
 
