@@ -1,15 +1,13 @@
 """What old runs leave behind, what it costs, and what may go: `dagobert tidy`.
 
 May go: clones that no run holds, checkpoints of runs that were given up, copies of recorded models, damaged objects that were
-set aside, cache objects that no branch, tag, experiment, stash or file of the working tree names. Where a recorded directory
-listing is damaged, what it held cannot be known: the whole cache is then kept.
+set aside, cache objects that no branch, tag, experiment, stash or file of the working tree or of a clone names. Where a
+recorded directory listing is damaged, what it held cannot be known: the whole cache is then kept. So is a cache outside of the
+repository: other projects may use it.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -17,10 +15,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from dagobert.clones import CLONES, flow_clones, folders, held, is_live, lock_path
 from dagobert.errors import RepositoryError
 from dagobert.objects import total_size
 from dagobert.references import references, run_cache_entries
-from dagobert.repository import CLONES, Repository
+from dagobert.repository import Repository
 
 STATE = Path(".dagobert")
 YOUNG = 3600.0  # seconds: a cache object or clone this new may belong to a run that goes on right now
@@ -63,7 +62,13 @@ def remove(repository: Repository, found: list[Leftover]) -> int:
         raise RepositoryError("not removed: a DVC command is running here. Wait for it to end.")
     freed = 0
     for leftover in found:
-        if leftover.path.is_dir() and not leftover.path.is_symlink():
+        if leftover.kind == "clones":
+            with held(leftover.path) as free:  # a run may have taken it since it was listed
+                if free:
+                    shutil.rmtree(leftover.path, ignore_errors=True)
+                    if leftover.path.parent == repository.root / CLONES:  # flows use their names, and locks, again
+                        lock_path(leftover.path).unlink(missing_ok=True)
+        elif leftover.path.is_dir() and not leftover.path.is_symlink():
             shutil.rmtree(leftover.path, ignore_errors=True)
         else:
             leftover.path.unlink(missing_ok=True)
@@ -80,38 +85,17 @@ def _dvc_is_busy(root: Path) -> bool:
     return content not in ("", "{}")
 
 
-def flow_clones(root: Path) -> Path:
-    """Where flows keep the clones of a repository (outside of it; named as in tasks/clones.py)."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    base = Path(os.environ.get("DAGOBERT_CLONES") or cache / "dagobert" / "clones")
-    return base / f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
-
-
 def _clones(repository: Repository, now: float) -> Iterator[Leftover]:
-    for path in _folders(repository.root / CLONES):
-        if path.stat().st_mtime < now - YOUNG:
+    for path in folders(repository.root / CLONES):
+        if not is_live(path) and _newest(path) < now - YOUNG:
             yield Leftover("clones", path, _size(path), "a reproduction that was kept or killed")
-    for path in _folders(flow_clones(repository.root)):
-        if not _held(path.with_name(f".{path.name}.lock")):
+    for path in folders(flow_clones(repository.root)):
+        if not is_live(path):
             yield Leftover("clones", path, _size(path), "a flow run that failed and ended")
 
 
-def _held(lock: Path) -> bool:
-    """Whether a living run holds a clone's lock."""
-    if not lock.is_file():
-        return False
-    descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
 def _checkpoints(repository: Repository, before: float) -> Iterator[Leftover]:
-    for path in _folders(repository.root / STATE / "checkpoints"):
+    for path in folders(repository.root / STATE / "checkpoints"):
         if _newest(path) < before:
             days = round((time.time() - _newest(path)) / 86400)
             yield Leftover("checkpoints", path, _size(path), f"a training run untouched for {days} days")
@@ -126,7 +110,15 @@ def _state(repository: Repository, now: float) -> Iterator[Leftover]:
             yield Leftover("partial files", path, _size(path), "a write that was killed")
 
 
+def foreign_cache(repository: Repository) -> Path | None:
+    """The cache, where it lies outside of the repository and may hold what other projects need."""
+    directory = repository.cache.directory
+    return None if directory.resolve() == repository.root.resolve() / ".dvc/cache" else directory
+
+
 def _objects(repository: Repository, now: float) -> Iterator[Leftover]:
+    if foreign_cache(repository) is not None:
+        return
     known = references(repository)
     unreadable = [md5 for md5 in known if md5.endswith(".dir") and repository.cache.state(md5) == "damaged"]
     if unreadable:
@@ -140,10 +132,6 @@ def _objects(repository: Repository, now: float) -> Iterator[Leftover]:
             yield Leftover("run cache", path, path.stat().st_size, "remembers a run whose outputs are not kept")
 
 
-def _folders(path: Path) -> list[Path]:
-    return sorted(entry for entry in path.iterdir() if entry.is_dir()) if path.is_dir() else []
-
-
 def _size(path: Path) -> int:
     return total_size(path.rglob("*")) if path.is_dir() else total_size([path])
 
@@ -152,10 +140,19 @@ def _newest(path: Path) -> float:
     return max((entry.stat().st_mtime for entry in [path, *path.rglob("*")]), default=0.0)
 
 
-def text(found: list[Leftover], *, each: bool = False) -> str:
-    """What may go and what it costs, by kind; each thing on a line of its own if asked."""
+def text(found: list[Leftover], *, each: bool = False, foreign: Path | None = None) -> str:
+    """What may go and what it costs, by kind; each thing on a line of its own if asked.
+
+    Args:
+        foreign: a cache that was not looked at (see `foreign_cache`).
+    """
+    kept = (
+        [f"Kept: every object in {foreign}, because a cache outside of .dvc/cache may be other projects' too."]
+        if foreign
+        else []
+    )
     if not found:
-        return "Nothing to tidy."
+        return "\n".join(["Nothing to tidy.", *kept])
     lines = []
     for kind in dict.fromkeys(leftover.kind for leftover in found):
         group = [leftover for leftover in found if leftover.kind == kind]
@@ -164,4 +161,4 @@ def text(found: list[Leftover], *, each: bool = False) -> str:
         if each:
             lines += [f"    {leftover.bytes / 1e6:10,.1f} MB  {leftover.path}" for leftover in group]
     lines.append(f"{'together':20} {len(found):6,}  {sum(leftover.bytes for leftover in found) / 1e6:10,.1f} MB")
-    return "\n".join(lines)
+    return "\n".join([*lines, *kept])

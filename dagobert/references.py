@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dagobert.clones import workplaces
 from dagobert.errors import DagobertError
 from dagobert.lockfile import Entry, parse_data_file, parse_lock
 from dagobert.repository import LOCK, Repository
@@ -65,6 +66,7 @@ def _recorded(repository: Repository) -> Iterator[tuple[str, str | None, Entry]]
     if here.is_file():
         yield from _of_lock("the working tree", here.read_text(encoding="utf-8"))
     yield from (("the working tree", None, entry) for entry in repository.data_files_here())
+    yield from _uncommitted_elsewhere(repository)
     if repository.head() is None:
         return
     called = names(repository)
@@ -79,6 +81,17 @@ def _recorded(repository: Repository) -> Iterator[tuple[str, str | None, Entry]]
                         yield from ((place, None, entry) for entry in parse_data_file(text, path))
                     else:
                         yield from _of_lock(place, text)
+
+
+def _uncommitted_elsewhere(repository: Repository) -> Iterator[tuple[str, str | None, Entry]]:
+    """What runs at work in a clone have made so far, and those that failed: no commit names it yet."""
+    for path in workplaces(repository.root):
+        place = f"the clone {path.name}"
+        with suppress(DagobertError, OSError):  # a clone in the making, or one that goes at this moment
+            if (path / LOCK).is_file():
+                yield from _of_lock(place, (path / LOCK).read_text(encoding="utf-8"))
+            if (path / ".git").exists():
+                yield from ((place, None, entry) for entry in Repository(path).data_files_here())
 
 
 def _of_lock(place: str, text: str) -> Iterator[tuple[str, str | None, Entry]]:

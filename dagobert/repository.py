@@ -23,12 +23,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dagobert.clones import CLONES, held, lock_path
 from dagobert.errors import RepositoryError
 from dagobert.lockfile import Entry, Lock, StageFlags, inside, parse_data_file, parse_graph, parse_lock, parse_params
 from dagobert.objects import Cache
 
 LOCK, GRAPH, PARAMS = "dvc.lock", "dvc.yaml", "params.yaml"
-CLONES, EVENTS = Path(".dagobert/clones"), Path(".dagobert/events")
+EVENTS = Path(".dagobert/events")
 STARTED_BY, SECONDS = "Started-by", "Seconds"  # trailers of an experiment's commit message
 _EXPERIMENT = re.compile(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/(.+)")
 _GRACE = 10.0  # seconds a command has to end after SIGTERM
@@ -316,7 +317,7 @@ class Repository:
 
     @contextmanager
     def clone(self, commit: str, *, share_cache: bool, keep: bool = False) -> Iterator[Repository]:
-        """A disposable checkout of a commit, with this repository's remotes.
+        """A disposable checkout of a commit, with this repository's remotes; an OS lock beside it says that it is in use.
 
         Args:
             share_cache: use this repository's DVC cache (a run whose results are wanted), or an empty one of its own
@@ -324,14 +325,15 @@ class Repository:
             keep: leave it where it is.
         """
         root = self.root / CLONES / f"{commit[:10]}-{secrets.token_hex(3)}"
-        root.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            clone = self._make_clone(root, commit)
-            clone.write_local_config(self, share_cache=share_cache)
-            yield clone
-        finally:
-            if not keep:
-                shutil.rmtree(root, ignore_errors=True)
+        with held(root):
+            try:
+                clone = self._make_clone(root, commit)
+                clone.write_local_config(self, share_cache=share_cache)
+                yield clone
+            finally:
+                if not keep:
+                    shutil.rmtree(root, ignore_errors=True)
+                    lock_path(root).unlink(missing_ok=True)
 
     def _make_clone(self, root: Path, commit: str) -> Repository:
         shallow = self.git("rev-parse", "--is-shallow-repository") == "true"

@@ -73,12 +73,12 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 def tidy(arguments: argparse.Namespace) -> int:
     """Show, then remove."""
-    from dagobert.hygiene import leftovers, remove, text
+    from dagobert.hygiene import foreign_cache, leftovers, remove, text
     from dagobert.repository import Repository
 
     repository = Repository.find()
     found = leftovers(repository, checkpoint_days=arguments.checkpoint_days)
-    print(text(found, each=arguments.each))
+    print(text(found, each=arguments.each, foreign=foreign_cache(repository)))
     if found and arguments.dry_run:
         print("Nothing was removed. dagobert tidy removes it.")
     elif found:
