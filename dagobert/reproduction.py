@@ -23,7 +23,7 @@ from dagobert.objects import md5_path, relative_files
 from dagobert.record import record_faults
 from dagobert.recorded import Recorded
 from dagobert.repository import Repository, stream
-from dagobert.verdicts import Fault, FileResult, MetricResult, Report, StageResult, compare_metrics, differing, judge
+from dagobert.verdicts import BLAMED, Fault, FileResult, MetricResult, Report, StageResult, compare_metrics, differing, judge
 
 REPORTS = Path(".dagobert/reproductions")
 LINEAGE = "dagobert.json"
@@ -365,6 +365,9 @@ def _causes(
         yield f"other packages than were locked: {', '.join(shown[:6])}" + (
             f" and {len(shown) - 6} more" if len(shown) > 6 else ""
         )
+    for fault in report.faults:
+        if first in training and fingerprint and fault.kind in BLAMED and fault.stage not in feeding:
+            yield f"no tolerance for another machine here: {fault.text}"
     if not found:
         outside = "the source gives other bytes today, or " if work.graph[first.partition("@")[0]].persisted else ""
         yield (

@@ -6,7 +6,8 @@
     cannot run         2   something that the run needs is missing or damaged
 
 Stages before the one that trains must be byte-identical on every machine: there is no tolerance for them. Another parameter or
-another line of code than recorded is never within tolerance, however close the metrics come.
+another line of code than recorded, or a record whose stages did not read what the stages before them made, is never within
+tolerance, however close the metrics come.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ EXIT_CODES: dict[Word, int] = {"identical": 0, "within tolerance": 0, "different
 TOLERANCES = {"log_loss": 0.05, "loss": 0.05, "brier": 0.02, "ece": 0.03}
 SHARES = ("accuracy", "precision", "recall", "f1", "auc", "average_precision")
 COUNTS = ("n", "support")  # the same rows, or there is nothing to compare
+BLAMED = ("code", "parameter", "command", "chain")  # kinds of faults that no other machine excuses
 _Z = 1.96
 
 
@@ -125,7 +127,7 @@ def judge(
     if first.outcome == "failed":
         return "cannot run", first.name
     failed = any(stage.outcome == "failed" for stage in stages)
-    blamed = any(fault.kind in ("code", "parameter", "command") for fault in faults)
+    blamed = any(fault.kind in BLAMED for fault in faults)
     excused = fingerprint and first.name in training and not failed and not blamed
     if excused and all(metric.within for metric in metrics):
         return "within tolerance", first.name

@@ -203,6 +203,21 @@ def test_a_lock_that_was_written_by_hand(toy_root: Path) -> None:
     assert any(fault.kind == "chain" for fault in report.faults)
 
 
+def test_a_lock_of_two_runs_on_another_machine_is_never_within_tolerance(
+    toy_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOY_THREADS", "2")
+    lock = toy_root / "dvc.lock"
+    digest = toy.repository(toy_root).lock("HEAD").outs["models/finetuned"].md5
+    before, _, after = lock.read_text().partition("\n  evaluate:")
+    lock.write_text(f"{before}\n  evaluate:{after.replace(digest, 'f' * 32 + '.dir', 1)}")
+    toy.commit(toy_root, "Merged badly: evaluate read another model than train made")
+    report = told(toy_root)
+    assert (report.verdict, report.exit_code, report.first) == ("different", 1, "train")
+    assert "the fingerprint differs: threads was 1, is 2" in report.causes[0]
+    assert "no tolerance for another machine here: evaluate: read another models/finetuned (ffffffff)" in report.causes[1]
+
+
 @pytest.mark.slow
 def test_figures_that_were_written_by_hand(toy_root: Path) -> None:
     path = toy_root / "reports/metrics.json"
