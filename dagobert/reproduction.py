@@ -23,10 +23,12 @@ from dagobert.objects import md5_path, relative_files
 from dagobert.record import record_faults
 from dagobert.recorded import Recorded
 from dagobert.repository import Repository, stream
+from dagobert.stages import paths
 from dagobert.verdicts import BLAMED, Fault, FileResult, MetricResult, Report, StageResult, compare_metrics, differing, judge
 
 REPORTS = Path(".dagobert/reproductions")
 LINEAGE = "dagobert.json"
+TRAIN_REPORT = paths.TRAIN_REPORT.as_posix()  # in git, so its fingerprint can be read where the model is not
 REQUIREMENTS = "requirements.lock"
 _RUNNING = re.compile(r"Running stage '([^']+)'")
 _FAILED = re.compile(r"failed to reproduce '([^']+)'")
@@ -41,7 +43,7 @@ class Options:
 
     Attributes:
         fetch: get the data from its source again, although the recorded snapshot is in the cache.
-        pull: get what is missing or damaged from the DVC remote.
+        pull: get what is missing or damaged from the DVC remote: source data, and recorded outputs that came out otherwise.
         keep: leave the clone where it is.
         tolerances: absolute, by the last part of a metric's name.
     """
@@ -65,6 +67,11 @@ class _Work:
     notes: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     gaps: dict[str, list[str]] = field(default_factory=dict)  # source stage → what of its snapshot is missing or damaged
+
+    @property
+    def uncached(self) -> frozenset[str]:
+        """Outputs that git keeps, not DVC's cache."""
+        return frozenset().union(*(flags.uncached for flags in self.graph.values()))
 
 
 def reproduce(repository: Repository, revision: str, options: Options | None = None) -> Report:
@@ -139,7 +146,7 @@ def _inputs(work: _Work, options: Options) -> tuple[list[Entry], list[str]]:
 def _checked(work: _Work, entry: Entry, options: Options) -> list[str]:
     faults = _faults(work.repository, entry)
     if faults and options.pull:
-        _pull(work, entry)
+        _pull(work, [entry])
         faults = _faults(work.repository, entry)
     where = ", ".join(f"{name} ({url})" for name, url in work.repository.remotes.items())
     hint = f"it may be had from the remote {where}: --pull" if where else "no DVC remote is set: ask who made it for a copy"
@@ -155,12 +162,21 @@ def _faults(repository: Repository, entry: Entry) -> list[tuple[str, str, str]]:
     return [(path, state, listing.get(path[len(entry.path) + 1 :], entry.md5)) for path, state in states.items()]
 
 
-def _pull(work: _Work, entry: Entry) -> None:
-    """Get an entry from the remote into the shared cache."""
+def _pull(work: _Work, entries: list[Entry]) -> None:
+    """Get entries from the remote into the shared cache."""
     from dagobert.restoring import pull
 
-    if (failure := pull(work.repository, work.commit, [entry])) is not None:
-        work.notes.append(f"pulling {entry.path} failed: {failure}")
+    if (failure := pull(work.repository, work.commit, entries)) is not None:
+        work.notes.append(f"pulling {', '.join(entry.path for entry in entries)} failed: {failure}")
+
+
+def _pull_recorded(work: _Work, stages: tuple[StageResult, ...]) -> None:
+    """Get the recorded outputs that came out otherwise and are not whole here: else nobody could say how they differ."""
+    outs = work.lock.outs
+    other = [outs[file.path] for stage in stages for file in stage.files if not file.same and file.path not in work.uncached]
+    if wanted := [entry for entry in other if _faults(work.repository, entry)]:
+        events.say(f"pulling what was recorded, to compare with: {', '.join(entry.path for entry in wanted)}")
+        _pull(work, wanted)
 
 
 def environment_differences(repository: Repository, commit: str) -> dict[str, tuple[str, str | None]]:
@@ -231,13 +247,17 @@ def _compare(stage: StageRecord, clone: Repository, outcome: Any) -> StageResult
 
 
 def _report(work: _Work, report: Report, clone: Repository, stages: tuple[StageResult, ...], options: Options) -> Report:
+    if options.pull and work.repository.remotes:
+        _pull_recorded(work, stages)
+    hint = " Try --pull." if work.repository.remotes and not options.pull else ""
     recorded = Recorded(work.repository, work.commit, clone.root.with_name(f"{clone.root.name}.recorded"))
     try:
-        told = tuple(replace(stage, files=tuple(_how(recorded, clone, file) for file in stage.files)) for stage in stages)
+        told = tuple(replace(stage, files=tuple(_how(recorded, clone, file, hint) for file in stage.files)) for stage in stages)
         before, after = _recorded_fingerprint(recorded), _fingerprint_of(clone.root, work.lock)
         fingerprint = {} if before is None or after is None else differing(flatten(before), flatten(after))
         if before is None and any(stage.outcome == "different" for stage in stages):
-            work.notes.append("the recorded fingerprint cannot be read: the recorded model is not in the cache. Try --pull.")
+            where = f"{TRAIN_REPORT} at {work.commit[:10]} holds none, and the recorded model is not in the cache"
+            work.notes.append(f"the recorded fingerprint cannot be read: {where}.{hint}")
         metrics = tuple(_metrics(recorded, clone, work.graph, options))
         training = _training(work.lock)
         verdict, first = judge(told, training, metrics, fingerprint, report.faults)
@@ -258,14 +278,14 @@ def _report(work: _Work, report: Report, clone: Repository, stages: tuple[StageR
     )
 
 
-def _how(recorded: Recorded, clone: Repository, file: FileResult) -> FileResult:
+def _how(recorded: Recorded, clone: Repository, file: FileResult, hint: str) -> FileResult:
     if file.same:
         return file
     if file.now is None:
         return replace(file, how=("was not made",))
     before, after = recorded.path(file.path), clone.root / file.path
     if before is None:
-        return replace(file, how=(f"how it differs cannot be told: {recorded.problem(file.path)}",))
+        return replace(file, how=(f"how it differs cannot be told: {recorded.problem(file.path)}{hint}",))
     if not after.is_dir():
         return replace(file, how=tuple(difference(before, after)))
     return replace(file, how=tuple(_directory_difference(before, after)))
@@ -286,8 +306,11 @@ def _directory_difference(before: Path, after: Path) -> Iterator[str]:
         yield f"{differing_files - _DIFFERENCES} more files differ"
 
 
-def _may_hold_fingerprint(name: str, lock: Lock) -> bool:
-    return name.endswith(".json") or lock.outs[name].is_directory
+def _written_down(lock: Lock) -> list[str]:
+    """Outputs of `train` that may hold the fingerprint: its report first, then the model (all that older records have)."""
+    made = lock.stages["train"].outs if "train" in lock.stages else ()
+    names = [out.path for out in made if out.path.endswith(".json") or out.is_directory]
+    return sorted(names, key=lambda name: name != TRAIN_REPORT)
 
 
 def _fingerprint_in(path: Path) -> dict[str, Any] | None:
@@ -304,19 +327,14 @@ def _fingerprint_in(path: Path) -> dict[str, Any] | None:
 
 def _recorded_fingerprint(recorded: Recorded) -> dict[str, Any] | None:
     """What the recorded bytes depended on, as far as it was written down and can be read."""
-    for name in recorded.lock.outs:
-        if _may_hold_fingerprint(name, recorded.lock) and (path := recorded.path(name)) is not None:
-            found = _fingerprint_in(path)
-            if found is not None:
-                return found
+    for name in _written_down(recorded.lock):
+        if (path := recorded.path(name)) is not None and (found := _fingerprint_in(path)) is not None:
+            return found
     return None
 
 
 def _fingerprint_of(root: Path, lock: Lock) -> dict[str, Any] | None:
-    for name in lock.outs:
-        if _may_hold_fingerprint(name, lock) and (found := _fingerprint_in(root / name)) is not None:
-            return found
-    return None
+    return next((found for name in _written_down(lock) if (found := _fingerprint_in(root / name)) is not None), None)
 
 
 def _training(lock: Lock) -> frozenset[str]:
@@ -334,10 +352,9 @@ def _metrics(recorded: Recorded, clone: Repository, graph: dict[str, StageFlags]
 
 def _damage(work: _Work) -> Iterator[str]:
     """Recorded outputs whose object in the cache is damaged: the run did not need them, but their owner wants to know."""
-    uncached = frozenset().union(*(flags.uncached for flags in work.graph.values()))
     told = {out.path for name in work.gaps for out in work.lock.stages[name].outs}
     for entry in work.lock.outs.values():
-        if entry.path not in uncached | told:
+        if entry.path not in work.uncached | told:
             for path, state, md5 in _faults(work.repository, entry):
                 if state == "damaged":
                     yield f"the cache's copy of {path} ({md5[:10]}) is damaged; this run did not use it. See `dagobert fsck`."

@@ -33,7 +33,11 @@ def register(commands: Commands) -> None:
     )
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the report as Markdown")
     parser.add_argument("--fetch", action="store_true", help="get the data from its source again, not the recorded snapshot")
-    parser.add_argument("--pull", action="store_true", help="get missing or damaged inputs from the DVC remote")
+    parser.add_argument(
+        "--pull",
+        action="store_true",
+        help="get what is missing or damaged from the DVC remote: inputs, and recorded outputs to compare with",
+    )
     parser.add_argument("--keep", action="store_true", help="leave the clone where it is")
     parser.add_argument(
         "--tolerance",

@@ -10,7 +10,7 @@ import pytest
 from dagobert.errors import RepositoryError
 from dagobert.reproduction import Options, reproduce
 from dagobert.verdicts import Report, StageResult
-from tests.reproduce import toy
+from tests.reproduce import stores, toy
 
 
 def told(root: Path, revision: str = "HEAD", options: Options | None = None) -> Report:
@@ -169,6 +169,47 @@ def test_another_machine_is_within_tolerance(
     assert list(report.fingerprint) == [entry]
     assert str(report.fingerprint[entry][1]) == value
     assert all(metric.within for metric in report.metrics)
+
+
+def fresh_clone(root: Path) -> Path:
+    """What a colleague has after `git clone`: no cache and no outputs but those in git."""
+    other = root.parent / "other"
+    toy.git(root.parent, "clone", "--quiet", str(root), str(other))
+    toy.own_site_cache(other)
+    return other
+
+
+def test_another_machine_without_the_recorded_model(toy_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY_THREADS", "2")
+    report = told(fresh_clone(toy_root))
+    assert (report.verdict, report.exit_code, report.first) == ("within tolerance", 0, "train")
+    assert report.fingerprint == {"threads": (1, 2)}
+    assert report.causes == ("the fingerprint differs: threads was 1, is 2",)
+    assert not any("the recorded fingerprint cannot be read" in note for note in report.notes)
+
+
+def test_an_older_record_whose_report_holds_no_fingerprint(
+    toy_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = toy_root / "code/train.py"
+    code.write_text(code.read_text().replace('{"threads": threads, "fingerprint": fingerprint})', '{"threads": threads})'))
+    toy.repro(toy_root)
+    with stores.directory(tmp_path) as store:
+        store.add_to(toy_root)
+    toy.commit(toy_root, "As it was")
+    toy.dvc(toy_root, "push", "--quiet")
+    monkeypatch.setenv("TOY_THREADS", "2")
+    assert told(toy_root).fingerprint == {"threads": (1, 2)}
+    other = fresh_clone(toy_root)
+    report = told(other)
+    assert (report.verdict, report.first) == ("different", "train")
+    assert "reports/train.json at " in report.notes[-1]
+    assert report.notes[-1].endswith("the recorded model is not in the cache. Try --pull.")
+    assert stage(report, "train").files[0].how[0].endswith("Try --pull.")
+    report = told(other, options=Options(pull=True))
+    assert (report.verdict, report.fingerprint) == ("within tolerance", {"threads": (1, 2)})
+    how = stage(report, "train").files[0].how
+    assert any(words.startswith("model.safetensors: 2 of 2 tensors differ, first encoder: largest difference") for words in how)
 
 
 def test_another_machine_with_other_figures_is_different(toy_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

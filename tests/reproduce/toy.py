@@ -95,7 +95,7 @@ Path("models/finetuned/model.safetensors").write_bytes(struct.pack("<Q", len(hea
 write("models/finetuned/config.json", {"id2label": dict(enumerate(read("data/labels.json")["names"]))})
 fingerprint = {"threads": threads, "torch": libraries}
 write("models/finetuned/dagobert.json", {"format": 1, "train": p["train"], "fingerprint": fingerprint})
-write("reports/train.json", {"threads": threads})
+write("reports/train.json", {"threads": threads, "fingerprint": fingerprint})
 """,
     "evaluate": """
 body = Path("models/finetuned/model.safetensors").read_bytes()[-16:]

@@ -42,8 +42,7 @@ def test_training_that_differs_on_another_machine() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "word"),
-    [("code", "different"), ("parameter", "different"), ("command", "different"), ("chain", "different")]
-    + [("file", "within tolerance")],
+    [*((kind, "different") for kind in ("code", "parameter", "command", "chain")), ("file", "within tolerance")],
 )
 def test_what_the_record_is_blamed_for(kind: str, word: str) -> None:
     assert judge(stages(train="different"), TRAINING, CLOSE, OTHER, (Fault("train", kind, "…"),))[0] == word
