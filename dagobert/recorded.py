@@ -44,6 +44,7 @@ class Recorded:
             self._restore(name, target)
         except DagobertError as error:
             self._problems[name] = str(error)
+            shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)  # or it would pass the next time
             return None
         return target
 

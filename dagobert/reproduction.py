@@ -258,7 +258,7 @@ def _report(work: _Work, report: Report, clone: Repository, stages: tuple[StageR
         if before is None and any(stage.outcome == "different" for stage in stages):
             where = f"{TRAIN_REPORT} at {work.commit[:10]} holds none, and the recorded model is not in the cache"
             work.notes.append(f"the recorded fingerprint cannot be read: {where}.{hint}")
-        metrics = tuple(_metrics(recorded, clone, work.graph, options))
+        metrics = tuple(_metrics(work, recorded, clone, options))
         training = _training(work.lock)
         verdict, first = judge(told, training, metrics, fingerprint, report.faults)
         work.notes += _damage(work)
@@ -342,10 +342,12 @@ def _training(lock: Lock) -> frozenset[str]:
     return frozenset(lock.downstream("train")) if "train" in lock.stages else frozenset()
 
 
-def _metrics(recorded: Recorded, clone: Repository, graph: dict[str, StageFlags], options: Options) -> Iterator[MetricResult]:
-    for name in (path for flags in graph.values() for path in flags.metrics):
+def _metrics(work: _Work, recorded: Recorded, clone: Repository, options: Options) -> Iterator[MetricResult]:
+    for name in (path for flags in work.graph.values() for path in flags.metrics):
         before, after = recorded.path(name), clone.root / name
-        if before is not None:
+        if before is None:
+            work.notes.append(f"the recorded figures cannot be compared: {recorded.problem(name)}")
+        else:
             now = flatten(files.read_json(after)) if after.is_file() else None
             yield from compare_metrics(flatten(files.read_json(before)), now, options.tolerances)
 

@@ -119,6 +119,7 @@ def judge(
 
     Args:
         stages: in the order they ran.
+        metrics: without any, nothing is within tolerance.
         training: the stage whose result depends on the machine, and all downstream of it.
     """
     first = next((stage for stage in stages if stage.outcome in ("different", "failed")), None)
@@ -129,7 +130,7 @@ def judge(
     failed = any(stage.outcome == "failed" for stage in stages)
     blamed = any(fault.kind in BLAMED for fault in faults)
     excused = fingerprint and first.name in training and not failed and not blamed
-    if excused and all(metric.within for metric in metrics):
+    if excused and metrics and all(metric.within for metric in metrics):
         return "within tolerance", first.name
     return "different", first.name
 

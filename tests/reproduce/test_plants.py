@@ -260,7 +260,7 @@ def test_a_lock_of_two_runs_on_another_machine_is_never_within_tolerance(
 
 
 @pytest.mark.slow
-def test_figures_that_were_written_by_hand(toy_root: Path) -> None:
+def test_figures_that_were_written_by_hand(toy_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = toy_root / "reports/metrics.json"
     path.write_text(path.read_text().replace('"ece": 0.02', '"ece": 0.01'))
     toy.commit(toy_root, "Better")
@@ -269,6 +269,10 @@ def test_figures_that_were_written_by_hand(toy_root: Path) -> None:
     assert [
         fault.text for fault in report.faults if "reports/metrics.json at this commit" in fault.text
     ]  # … and this is not it
+    monkeypatch.setenv("TOY_THREADS", "2")
+    report = told(toy_root)
+    assert report.verdict == "different"  # nothing says what the figures were
+    assert any("the recorded figures cannot be compared: reports/metrics.json" in note for note in report.notes)
 
 
 def test_nothing_recorded(toy_root: Path) -> None:

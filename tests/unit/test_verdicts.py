@@ -38,6 +38,7 @@ def test_training_that_differs_on_another_machine() -> None:
     assert judge(found, TRAINING, CLOSE, OTHER, ()) == ("within tolerance", "train")
     assert judge(found, TRAINING, FAR, OTHER, ()) == ("different", "train")
     assert judge(found, TRAINING, CLOSE, {}, ()) == ("different", "train")
+    assert judge(found, TRAINING, (), OTHER, ()) == ("different", "train")  # no figure could be compared
 
 
 @pytest.mark.parametrize(
