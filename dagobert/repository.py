@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ EVENTS = Path(".dagobert/events")
 STARTED_BY, SECONDS = "Started-by", "Seconds"  # trailers of an experiment's commit message
 _EXPERIMENT = re.compile(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/(.+)")
 _GRACE = 10.0  # seconds a command has to end after SIGTERM
+_GONE = 2.0  # seconds to wait for what was killed to be gone
 
 
 @dataclass(frozen=True)
@@ -392,7 +394,8 @@ def _seconds(path: Path) -> float | None:
 def stream(command: list[str], root: Path, on_line: Callable[[str], None]) -> int:
     """Run a command, calling `on_line` with each line of its output; its exit code. It ends, with all it started, when we do.
 
-    DVC that is sent SIGTERM leaves its stage running, so the whole process group is ended.
+    DVC that is sent SIGTERM leaves its stage running, so the whole process group is ended. A signal must reach this as an
+    exception: see `interruption.tidied_up`.
     """
     process = subprocess.Popen(
         command,
@@ -411,9 +414,9 @@ def stream(command: list[str], root: Path, on_line: Callable[[str], None]) -> in
             for line in process.stdout:
                 on_line(line.rstrip("\n"))
         return process.wait()
-    finally:
-        if process.poll() is None:
-            _end_group(process)
+    except BaseException:
+        _end_group(process)
+        raise
 
 
 def _end_group(process: subprocess.Popen[str]) -> None:
@@ -422,6 +425,11 @@ def _end_group(process: subprocess.Popen[str]) -> None:
             os.killpg(process.pid, number)
         with suppress(subprocess.TimeoutExpired):
             process.wait(seconds)
+    deadline = time.monotonic() + _GONE
+    with suppress(ProcessLookupError, PermissionError):
+        while time.monotonic() < deadline:  # or a stage could write into the clone while it is removed
+            os.killpg(process.pid, 0)
+            time.sleep(0.01)
 
 
 def _append(values: list[str], value: str) -> None:

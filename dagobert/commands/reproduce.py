@@ -14,7 +14,8 @@ Run a past experiment again, in a clone, and compare every output with what was 
 
 exit code 0: identical, or within tolerance (the machine or its libraries differ, the metrics do not);
           1: different (says where first, how, and the likeliest cause);
-          2: cannot run (says what is missing and where it may be had)."""
+          2: cannot run (says what is missing and where it may be had);
+        143: ended by SIGTERM (130: Ctrl-C); all it had started has ended and the clone is gone."""
 
 
 def register(commands: Commands) -> None:
@@ -52,13 +53,14 @@ def register(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Reproduce, print the table, write the JSON."""
     from dagobert import events, files
+    from dagobert.interruption import tidied_up
     from dagobert.repository import Repository
     from dagobert.reproduction import REPORTS, Options, reproduce
     from dagobert.verdicts import markdown, text
 
     repository = Repository.find()
     options = Options(arguments.fetch, arguments.pull, arguments.keep, _tolerances(arguments.tolerance))
-    with events.recording("reproduce", repository.root / ".dagobert/events/reproduce.jsonl"):
+    with tidied_up(), events.recording("reproduce", repository.root / ".dagobert/events/reproduce.jsonl"):
         report = reproduce(repository, arguments.revision, options)
         events.fact("verdict", **report.as_json())
     for path in filter(None, (repository.root / REPORTS / f"{report.commit[:10]}.json", arguments.json)):
