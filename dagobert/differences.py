@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from dagobert.lockfile import flatten
 
 _SHOWN = 5  # values shown of a list of differences
 _BLOCK = 1 << 20
-_LARGE = 256 << 20  # bytes; larger files are compared as bytes: the answer must not need more memory than the stage did
+_PIECE = 4 << 20  # bytes of a tensor that are compared at a time; a multiple of every element's size
+_ROWS = 4096  # rows of a table that are compared at a time
+_LARGE = 256 << 20  # bytes; larger text is compared as bytes: the answer must not need more memory than the stage did
 
 
 def difference(recorded: Path, now: Path) -> list[str]:
@@ -37,7 +40,8 @@ def difference(recorded: Path, now: Path) -> list[str]:
         ".yaml": line_difference,
     }
     how = kinds.get(now.suffix)
-    if how is not None and max(recorded.stat().st_size, now.stat().st_size) <= _LARGE:
+    streamed = how in (table_difference, tensor_difference)
+    if how is not None and (streamed or max(recorded.stat().st_size, now.stat().st_size) <= _LARGE):
         try:
             if found := how(recorded, now):
                 return found
@@ -91,40 +95,72 @@ def line_difference(recorded: Path, now: Path) -> list[str]:
 
 
 def table_difference(recorded: Path, now: Path) -> list[str]:
-    """Columns, number of rows, and the first row that differs."""
+    """Columns, number of rows, and the first row that differs; a few thousand rows are read at a time."""
     import pyarrow.parquet as pq
 
-    before, after = pq.read_table(recorded), pq.read_table(now)
-    sentences = []
-    if before.schema.names != after.schema.names:
-        sentences.append(f"columns {', '.join(before.schema.names)} → {', '.join(after.schema.names)}")
-    if before.num_rows != after.num_rows:
-        sentences.append(f"{before.num_rows:,} rows recorded, {after.num_rows:,} now")
-    shared = [name for name in before.schema.names if name in after.schema.names]
-    rows = min(before.num_rows, after.num_rows)
-    firsts = {name: _first_row(before[name][:rows], after[name][:rows]) for name in shared}
-    differing = {name: first for name, first in firsts.items() if first is not None}
-    if differing:
-        row = min(differing.values())
-        names = [name for name in shared if differing.get(name) == row]
-        key = f" (row_id {before['row_id'][row].as_py()})" if "row_id" in shared else ""
-        changes = "; ".join(f"{n}: {_short(before[n][row].as_py())} → {_short(after[n][row].as_py())}" for n in names[:_SHOWN])
-        sentences.append(f"the first row that differs is number {row:,}{key}: {changes}")
-    elif before.num_rows != after.num_rows:
-        sentences.append(f"the first {rows:,} rows are equal")
-    if not sentences and before.schema.metadata != after.schema.metadata:
-        sentences.append("the same rows, other metadata")
-    if not sentences:
-        writers = [pq.ParquetFile(path).metadata.created_by for path in (recorded, now)]
-        by = f" (written by {writers[0]}, now by {writers[1]})" if writers[0] != writers[1] else ""
-        sentences.append(f"the same rows, written otherwise{by}")
-    return sentences
+    with pq.ParquetFile(recorded, pre_buffer=False) as before, pq.ParquetFile(now, pre_buffer=False) as after:
+        old, new = before.schema_arrow, after.schema_arrow
+        counts = before.metadata.num_rows, after.metadata.num_rows
+        sentences = []
+        if old.names != new.names:
+            sentences.append(f"columns {', '.join(old.names)} → {', '.join(new.names)}")
+        if counts[0] != counts[1]:
+            sentences.append(f"{counts[0]:,} rows recorded, {counts[1]:,} now")
+        if row := _first_row(before, after, [name for name in old.names if name in new.names]):
+            sentences.append(row)
+        elif counts[0] != counts[1]:
+            sentences.append(f"the first {min(counts):,} rows are equal")
+        if not sentences and old.metadata != new.metadata:
+            sentences.append("the same rows, other metadata")
+        if not sentences:
+            writers = before.metadata.created_by, after.metadata.created_by
+            by = f" (written by {writers[0]}, now by {writers[1]})" if writers[0] != writers[1] else ""
+            sentences.append(f"the same rows, written otherwise{by}")
+        return sentences
+
+
+def _first_row(before: Any, after: Any, shared: list[str]) -> str | None:
+    """The first row in which two Parquet files differ in the columns they share, with its values there."""
+    if not shared:
+        return None
+    start = 0
+    for left, right in _side_by_side(*(file.iter_batches(_ROWS, columns=shared) for file in (before, after))):
+        firsts = {name: _first_value(left[name], right[name]) for name in shared}
+        if at := [first for first in firsts.values() if first is not None]:
+            row = min(at)
+            names = [name for name in shared if firsts[name] == row]
+            key = f" (row_id {left['row_id'][row].as_py()})" if "row_id" in shared else ""
+            changes = "; ".join(
+                f"{n}: {_short(left[n][row].as_py())} → {_short(right[n][row].as_py())}" for n in names[:_SHOWN]
+            )
+            return f"the first row that differs is number {start + row:,}{key}: {changes}"
+        start += left.num_rows
+    return None
+
+
+def _side_by_side(lefts: Iterator[Any], rights: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
+    """Batches of the same rows of two files, however each was cut, up to the end of the shorter one."""
+    left = right = None
+    while True:
+        left = left if left is not None and left.num_rows else next(lefts, None)
+        right = right if right is not None and right.num_rows else next(rights, None)
+        if left is None or right is None:
+            return
+        rows = min(left.num_rows, right.num_rows)
+        yield left.slice(0, rows), right.slice(0, rows)
+        left, right = left.slice(rows), right.slice(rows)
+
+
+def _first_value(left: Any, right: Any) -> int | None:
+    """Index of the first value in which two columns of a batch differ (nulls count as values, NaN equals NaN)."""
+    if left.type == right.type and left.equals(right):
+        return None
+    pairs = zip(left.to_pylist(), right.to_pylist(), strict=True)
+    return next((row for row, (x, y) in enumerate(pairs) if x != y and (x == x or y == y)), None)
 
 
 def tensor_difference(recorded: Path, now: Path) -> list[str]:
-    """Tensors that differ, the first one's name, and how far apart their values are."""
-    import numpy as np
-
+    """Tensors that differ, the first one's name, and how far apart its values are; a piece of a tensor is read at a time."""
     before, after = _tensors(recorded), _tensors(now)
     sentences = []
     if missing := [name for name in before if name not in after]:
@@ -132,17 +168,14 @@ def tensor_difference(recorded: Path, now: Path) -> list[str]:
     if new := [name for name in after if name not in before]:
         sentences.append(f"{len(new)} tensors are new, first {new[0]}")
     shared = [name for name in before if name in after]
-    changed = [name for name in shared if before[name] != after[name]]
+    changed = [name for name in shared if not before[name].equals(after[name])]
     if changed:
-        name = changed[0]
-        (kind, shape, left), (kind_now, shape_now, right) = before[name], after[name]
-        text = f"{len(changed)} of {len(shared)} tensors differ, first {name}"
-        if (kind, shape) != (kind_now, shape_now):
-            text += f": {kind}{shape} → {kind_now}{shape_now}"
-        elif kind in _FLOATS:
-            apart = np.abs(_floats(kind, left) - _floats(kind, right))
-            largest = float(np.nanmax(apart)) if apart.size and not np.isnan(apart).all() else math.nan
-            text += f": largest difference {largest:.3g}"
+        old, other = before[changed[0]], after[changed[0]]
+        text = f"{len(changed)} of {len(shared)} tensors differ, first {changed[0]}"
+        if (old.kind, old.shape) != (other.kind, other.shape):
+            text += f": {old.kind}{old.shape} → {other.kind}{other.shape}"
+        elif old.kind in _FLOATS:
+            text += f": largest difference {_apart(old, other):.3g}"
         sentences.append(text)
     return sentences or ["the same tensors, written otherwise"]
 
@@ -150,17 +183,61 @@ def tensor_difference(recorded: Path, now: Path) -> list[str]:
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
 
-def _tensors(path: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
-    """A safetensors file as {name: (dtype, shape, bytes)}, in the order of their bytes."""
-    content = path.read_bytes()
-    (length,) = struct.unpack("<Q", content[:8])
-    header: dict[str, Any] = json.loads(content[8 : 8 + length])
+@dataclass(frozen=True)
+class _Tensor:
+    """Where a tensor's bytes lie in a safetensors file."""
+
+    path: Path
+    kind: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+    def pieces(self) -> Iterator[bytes]:
+        """Its bytes, a few at a time."""
+        with self.path.open("rb") as file:
+            file.seek(self.start)
+            left = self.end - self.start
+            while left > 0:
+                piece = file.read(min(_PIECE, left))
+                if not piece:
+                    raise ValueError(f"{self.path.name} ends before its last tensor does")
+                left -= len(piece)
+                yield piece
+
+    def equals(self, other: _Tensor) -> bool:
+        """Whether type, shape and bytes are the same."""
+        alike = (self.kind, self.shape, self.end - self.start) == (other.kind, other.shape, other.end - other.start)
+        return alike and all(left == right for left, right in zip(self.pieces(), other.pieces(), strict=True))
+
+
+def _apart(left: _Tensor, right: _Tensor) -> float:
+    """The largest difference of two values; NaN where there is no number."""
+    import numpy as np
+
+    largest = math.nan
+    for old, new in zip(left.pieces(), right.pieces(), strict=True):
+        apart = np.abs(_floats(left.kind, old) - _floats(right.kind, new))
+        if apart.size and not np.isnan(apart).all():
+            largest = float(np.nanmax([largest, np.nanmax(apart)]))
+    return largest
+
+
+def _tensors(path: Path) -> dict[str, _Tensor]:
+    """The tensors of a safetensors file, in the order of their bytes."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > size - 8:
+            raise ValueError(f"its header is said to have {length:,} bytes, the file has {size:,}")
+        header: dict[str, Any] = json.loads(file.read(length))
     header.pop("__metadata__", None)
-    body = memoryview(content)[8 + length :]
     ordered = sorted(header.items(), key=lambda item: (item[1]["data_offsets"], item[0]))
-    return {
-        name: (facts["dtype"], tuple(facts["shape"]), bytes(body[slice(*facts["data_offsets"])])) for name, facts in ordered
-    }
+    found = {}
+    for name, facts in ordered:
+        start, end = (8 + length + int(offset) for offset in facts["data_offsets"])
+        found[name] = _Tensor(path, str(facts["dtype"]), tuple(facts["shape"]), start, end)
+    return found
 
 
 def _floats(kind: str, content: bytes) -> Any:
@@ -170,20 +247,6 @@ def _floats(kind: str, content: bytes) -> Any:
         return (np.frombuffer(content, np.uint16).astype(np.uint32) << 16).view(np.float32).astype(np.float64)
     dtype = {"F64": np.float64, "F32": np.float32, "F16": np.float16}[kind]
     return np.frombuffer(content, dtype).astype(np.float64)
-
-
-def _first_row(left: Any, right: Any) -> int | None:
-    """Index of the first row in which two columns differ (nulls count as values)."""
-    if left.type == right.type and left.equals(right):
-        return None
-    step = 4096
-    for start in range(0, len(left), step):
-        a, b = left[start : start + step].to_pylist(), right[start : start + step].to_pylist()
-        if a != b:
-            for row, (x, y) in enumerate(zip(a, b, strict=True)):
-                if x != y and not (x is None and y is None):
-                    return start + row
-    return None
 
 
 def _value(values: dict[str, Any], name: str) -> str:

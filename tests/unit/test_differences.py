@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from dagobert.differences import _first_value as first
 from dagobert.differences import difference, first_difference
 
 
@@ -77,6 +80,56 @@ def test_tensors_of_another_shape_or_name(tmp_path: Path) -> None:
     found = difference(tmp_path / "r.safetensors", tmp_path / "n.safetensors")
     assert found[:2] == ["1 tensors are gone, first old", "1 tensors are new, first new"]
     assert "first a: F32(3,) → F32(4,)" in found[2]
+
+
+def test_tables_that_were_cut_otherwise(tmp_path: Path) -> None:
+    rows = {"row_id": list(range(20_000)), "score": [float("nan"), None, *(i / 7 for i in range(19_998))]}
+    recorded, now = tables(tmp_path, rows, rows)
+    pq.write_table(pa.table(rows), now, row_group_size=777)
+    assert difference(recorded, now) == ["the same rows, written otherwise"]
+    rows["score"][19_990] = 2.0
+    pq.write_table(pa.table(rows), now, row_group_size=777)
+    assert difference(recorded, now)[0].startswith("the first row that differs is number 19,990 (row_id 19990): score: 2855.")
+
+
+def test_a_model_of_any_size_in_flat_memory(tmp_path: Path) -> None:
+    recorded, now = tmp_path / "recorded.safetensors", tmp_path / "now.safetensors"
+    words, head = 280_000_000, 4_000
+    offsets = {"embeddings": [0, words], "head": [words, words + head]}
+    header = json.dumps({n: {"dtype": "F32", "shape": [(b - a) // 4], "data_offsets": [a, b]} for n, (a, b) in offsets.items()})
+    start = struct.pack("<Q", len(header)) + header.encode()
+    for path in (recorded, now):
+        with path.open("wb") as file:
+            file.write(start)
+            file.truncate(len(start) + words + head)  # a hole: zeros that need no room on the disk
+    with now.open("r+b") as file:
+        file.seek(len(start) + words + 400)
+        file.write(struct.pack("<f", 0.5))
+    tracemalloc.start()
+    try:
+        assert difference(recorded, now) == ["1 of 2 tensors differ, first head: largest difference 0.5"]
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_large_table_in_flat_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dagobert.differences._LARGE", 0)
+    recorded, now = tmp_path / "recorded.parquet", tmp_path / "now.parquet"
+    schema = pa.schema({"row_id": pa.int64(), "text": pa.string()})
+    for path, last in ((recorded, "x"), (now, "y")):
+        with pq.ParquetWriter(path, schema, compression="zstd") as file:
+            for group in range(40):
+                texts = ["a" * 500] * 7999 + [last if group == 39 else "x"]
+                ids = range(group * 8000, group * 8000 + 8000)
+                file.write_table(pa.table({"row_id": list(ids), "text": texts}, schema))
+    before = pa.total_allocated_bytes()
+    seen = []
+    monkeypatch.setattr(
+        "dagobert.differences._first_value", lambda a, b: seen.append(pa.total_allocated_bytes()) or first(a, b)
+    )
+    assert difference(recorded, now) == ["the first row that differs is number 319,999 (row_id 319999): text: 'x' → 'y'"]
+    assert max(seen) - before < 30e6  # all rows are 160 MB
 
 
 def test_lines(tmp_path: Path) -> None:
