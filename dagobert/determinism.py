@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-_LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
+# Those that shape a model, and those behind the figures of `evaluate` (its baseline is scikit-learn's, solved by scipy).
+_LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "scipy", "scikit-learn", "pyarrow")
 
 
 def seed_everything(seed: int) -> None:

@@ -253,11 +253,12 @@ def _report(work: _Work, report: Report, clone: Repository, stages: tuple[StageR
     recorded = Recorded(work.repository, work.commit, clone.root.with_name(f"{clone.root.name}.recorded"))
     try:
         told = tuple(replace(stage, files=tuple(_how(recorded, clone, file, hint) for file in stage.files)) for stage in stages)
-        before, after = _recorded_fingerprint(recorded), _fingerprint_of(clone.root, work.lock)
+        before, after = _recorded_note(recorded, "fingerprint"), _note_of(clone.root, work.lock, "fingerprint")
         fingerprint = {} if before is None or after is None else differing(flatten(before), flatten(after))
         if before is None and any(stage.outcome == "different" for stage in stages):
             where = f"{TRAIN_REPORT} at {work.commit[:10]} holds none, and the recorded model is not in the cache"
             work.notes.append(f"the recorded fingerprint cannot be read: {where}.{hint}")
+        report = replace(report, faults=(*report.faults, *_base_model(recorded, clone, told)))
         metrics = tuple(_metrics(work, recorded, clone, options))
         training = _training(work.lock)
         verdict, first = judge(told, training, metrics, fingerprint, report.faults)
@@ -307,13 +308,13 @@ def _directory_difference(before: Path, after: Path) -> Iterator[str]:
 
 
 def _written_down(lock: Lock) -> list[str]:
-    """Outputs of `train` that may hold the fingerprint: its report first, then the model (all that older records have)."""
+    """Outputs of `train` that may hold its notes: its report first, then the model (all that older records have)."""
     made = lock.stages["train"].outs if "train" in lock.stages else ()
     names = [out.path for out in made if out.path.endswith(".json") or out.is_directory]
     return sorted(names, key=lambda name: name != TRAIN_REPORT)
 
 
-def _fingerprint_in(path: Path) -> dict[str, Any] | None:
+def _note_in(path: Path, name: str) -> dict[str, Any] | None:
     file = path / LINEAGE if path.is_dir() else path
     if not file.is_file():
         return None
@@ -321,20 +322,31 @@ def _fingerprint_in(path: Path) -> dict[str, Any] | None:
         values = files.read_json(file)
     except ValueError:
         return None
-    found = values.get("fingerprint") if isinstance(values, dict) else None
+    found = values.get(name) if isinstance(values, dict) else None
     return found if isinstance(found, dict) else None
 
 
-def _recorded_fingerprint(recorded: Recorded) -> dict[str, Any] | None:
-    """What the recorded bytes depended on, as far as it was written down and can be read."""
-    for name in _written_down(recorded.lock):
-        if (path := recorded.path(name)) is not None and (found := _fingerprint_in(path)) is not None:
+def _recorded_note(recorded: Recorded, name: str) -> dict[str, Any] | None:
+    """What the recorded bytes depended on (`fingerprint`, `base_model`), as far as it was written down and can be read."""
+    for place in _written_down(recorded.lock):
+        if (path := recorded.path(place)) is not None and (found := _note_in(path, name)) is not None:
             return found
     return None
 
 
-def _fingerprint_of(root: Path, lock: Lock) -> dict[str, Any] | None:
-    return next((found for name in _written_down(lock) if (found := _fingerprint_in(root / name)) is not None), None)
+def _note_of(root: Path, lock: Lock, name: str) -> dict[str, Any] | None:
+    return next((found for place in _written_down(lock) if (found := _note_in(root / place, name)) is not None), None)
+
+
+def _base_model(recorded: Recorded, clone: Repository, stages: tuple[StageResult, ...]) -> Iterator[Fault]:
+    """A checkpoint that is not the one the record was trained from, though it goes by the same name."""
+    if not any(stage.name == "train" and stage.outcome == "different" for stage in stages):
+        return
+    before, after = _recorded_note(recorded, "base_model"), _note_of(clone.root, recorded.lock, "base_model")
+    then, now = (str((note or {}).get("sha256", "")) for note in (before, after))
+    if before and after and then != now:
+        what = f"the base model {after.get('name_or_path')} is another one ({now[:8]})"
+        yield Fault("train", "base model", f"train: {what} than the record was trained from ({then[:8]})")
 
 
 def _training(lock: Lock) -> frozenset[str]:
@@ -369,25 +381,24 @@ def _causes(
     if first is None:
         return
     feeding = {name for name in work.lock.stages if first in work.lock.downstream(name)}
-    found = False
+    told: list[str] = []
     for fault in report.faults:
-        if fault.stage in feeding and fault.kind != "file":
-            found = True
+        if (fault.stage in feeding and fault.kind != "file") or fault.kind == "base model":
+            told.append(fault.text)
             yield fault.text
-    if first in training and fingerprint:
-        found = True
+    machine = first in training and bool(fingerprint)
+    if machine:
         shown = [f"{name} was {before}, is {after}" for name, (before, after) in fingerprint.items()]
         yield f"the fingerprint differs: {'; '.join(shown[:6])}" + (f" and {len(shown) - 6} more" if len(shown) > 6 else "")
     if report.environment:
-        found = True
         shown = [f"{name} {then} then, {now or 'missing'} now" for name, (then, now) in report.environment.items()]
         yield f"other packages than were locked: {', '.join(shown[:6])}" + (
             f" and {len(shown) - 6} more" if len(shown) > 6 else ""
         )
     for fault in report.faults:
-        if first in training and fingerprint and fault.kind in BLAMED and fault.stage not in feeding:
+        if machine and fault.kind in BLAMED and fault.text not in told:
             yield f"no tolerance for another machine here: {fault.text}"
-    if not found:
+    if not told and not machine and not report.environment:
         outside = "the source gives other bytes today, or " if work.graph[first.partition("@")[0]].persisted else ""
         yield (
             f"nothing that was recorded explains it: commit, parameters, inputs and packages are the same. {outside}"

@@ -27,13 +27,13 @@ EXIT_CODES: dict[Word, int] = {"identical": 0, "within tolerance": 0, "different
 TOLERANCES = {"log_loss": 0.05, "loss": 0.05, "brier": 0.02, "ece": 0.03}
 SHARES = ("accuracy", "precision", "recall", "f1", "auc", "average_precision")
 COUNTS = ("n", "support")  # the same rows, or there is nothing to compare
-BLAMED = ("code", "parameter", "command", "chain")  # kinds of faults that no other machine excuses
+BLAMED = ("code", "parameter", "command", "chain", "base model")  # kinds of faults that no other machine excuses
 _Z = 1.96
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Something recorded that does not fit its commit. `kind`: code, parameter, command, chain, file or missing."""
+    """Something recorded that does not fit its commit. `kind`: code, parameter, command, chain, base model, file, missing."""
 
     stage: str
     kind: str

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from dagobert.errors import RepositoryError
 from dagobert.reproduction import Options, reproduce
-from dagobert.verdicts import Report, StageResult
+from dagobert.verdicts import Report, StageResult, markdown, text
 from tests.reproduce import stores, toy
 
 
@@ -210,6 +211,39 @@ def test_an_older_record_whose_report_holds_no_fingerprint(
     assert (report.verdict, report.fingerprint) == ("within tolerance", {"threads": (1, 2)})
     how = stage(report, "train").files[0].how
     assert any(words.startswith("model.safetensors: 2 of 2 tensors differ, first encoder: largest difference") for words in how)
+
+
+def test_another_base_model_of_the_same_name_is_never_within_tolerance(toy_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY_BASE", "9876543210")
+    monkeypatch.setenv("TOY_THREADS", "2")
+    report = told(toy_root)
+    assert (report.verdict, report.first) == ("different", "train")
+    assert report.causes[0] == (
+        "train: the base model toy-bert is another one (98765432) than the record was trained from (01234567)"
+    )
+    assert report.causes[1:] == ("the fingerprint differs: threads was 1, is 2",)
+
+
+def test_packages_that_are_not_those_locked_are_told(toy_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (toy_root / "requirements.lock").write_text("numpy==0.0.1\nno-such-package==3.0  # gone\n")
+    toy.commit(toy_root, "Locked")
+    (toy_root / "requirements.lock").write_text("what lies in the working tree is not asked")
+    report = told(toy_root)
+    numpy = version("numpy")
+    assert report.verdict == "identical"
+    assert report.environment == {"numpy": ("0.0.1", numpy), "no-such-package": ("3.0", None)}
+    assert report.causes == ()
+    assert f"environment (locked then → installed):\n  numpy: 0.0.1 → {numpy}\n  no-such-package: 3.0 → not there" in text(
+        report
+    )
+    monkeypatch.setenv("TOY_THREADS", "2")
+    report = told(toy_root)
+    assert report.verdict == "within tolerance"
+    assert report.causes[1] == (
+        f"other packages than were locked: numpy 0.0.1 then, {numpy} now, no-such-package 3.0 then, missing now"
+    )
+    assert report.causes[1] in text(report)
+    assert report.causes[1] in markdown(report)
 
 
 def test_another_machine_with_other_figures_is_different(toy_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,9 @@ Path("models/finetuned").mkdir(parents=True, exist_ok=True)
 Path("models/finetuned/model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + body)
 write("models/finetuned/config.json", {"id2label": dict(enumerate(read("data/labels.json")["names"]))})
 fingerprint = {"threads": threads, "torch": libraries}
-write("models/finetuned/dagobert.json", {"format": 1, "train": p["train"], "fingerprint": fingerprint})
+base_model = {"name_or_path": "toy-bert", "sha256": os.environ.get("TOY_BASE", "0123456789")}
+lineage = {"format": 1, "base_model": base_model, "train": p["train"], "fingerprint": fingerprint}
+write("models/finetuned/dagobert.json", lineage)
 write("reports/train.json", {"threads": threads, "fingerprint": fingerprint})
 """,
     "evaluate": """

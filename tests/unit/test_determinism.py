@@ -5,7 +5,10 @@ import random
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pytest
+import scipy
+import sklearn
 import torch
 
 from dagobert import determinism
@@ -23,6 +26,11 @@ def test_the_fingerprint_holds_what_the_bytes_depend_on_and_no_clock() -> None:
     found = determinism.fingerprint(torch.device("cpu"), torch.bfloat16, deterministic=True)
     assert found == determinism.fingerprint(torch.device("cpu"), torch.bfloat16, deterministic=True)
     assert {"torch", "transformers", "threads", "cpu_capability", "compute_dtype", "device", "deterministic"} <= found.keys()
+    assert {name: found[name] for name in ("scikit-learn", "scipy", "pyarrow")} == {
+        "scikit-learn": sklearn.__version__,
+        "scipy": scipy.__version__,
+        "pyarrow": pa.__version__,
+    }
     assert found["compute_dtype"] == "bfloat16"
     assert json.loads(json.dumps(found)) == found
 
