@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from dagobert.errors import StorageError
+
+_RUST_ERRNO = re.compile(r"\(os error (\d+)\)")  # how libraries written in Rust (safetensors, tokenizers) report an errno
 
 
 def sha256_file(path: Path) -> str:
@@ -115,15 +118,23 @@ def storage_errors(path: Path) -> Iterator[None]:
     """Turn the system's words for a full or closed disk into a `StorageError` that names the file."""
     try:
         yield
-    except OSError as error:
+    except Exception as error:
         reasons = {
             errno.ENOSPC: "the disk is full: free some space and run again",
             errno.EDQUOT: "your disk quota is used up: free some space and run again",
+            errno.EFBIG: "the file is larger than this process may write: raise `ulimit -f` and run again",
             errno.EROFS: "the file system is read-only",
             errno.EACCES: "permission denied: check who owns the directory",
         }
-        if error.errno not in reasons:
+        reason = reasons.get(_errno_of(error) or 0)
+        if reason is None:
             raise
-        raise StorageError(
-            f"{path}: cannot be written: {reasons[error.errno]}. Nothing that stood there was changed."
-        ) from error
+        raise StorageError(f"{path}: cannot be written: {reason}. Nothing that stood there was changed.") from error
+
+
+def _errno_of(error: Exception) -> int | None:
+    """The system's error number; safetensors and tokenizers raise errors of their own that only print it."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = _RUST_ERRNO.search(str(error))
+    return int(found[1]) if found else None

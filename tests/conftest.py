@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -51,3 +53,26 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     BertModel(config).save_pretrained(path)
     return path
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """A function that mounts a file system of so many KiB at `tmp_path/disk`; skips where that is not allowed."""
+    path = tmp_path / "disk"
+    mounted = False
+
+    def mount(kibibytes: int) -> Path:
+        nonlocal mounted
+        path.mkdir()
+        try:
+            done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k", "tmpfs", str(path)], capture_output=True)
+        except FileNotFoundError:
+            pytest.skip("there is no mount")
+        mounted = done.returncode == 0
+        if not mounted:
+            pytest.skip("may not mount a file system")
+        return path
+
+    yield mount
+    if mounted:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)

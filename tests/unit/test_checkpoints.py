@@ -3,6 +3,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +117,47 @@ def test_a_full_disk_leaves_the_checkpoints_before(tmp_path: Path, monkeypatch: 
     store.save(checkpoint(3))
     assert sorted(p.name for p in tmp_path.iterdir())[-1] == "step-00000003"
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def big(step: int) -> Checkpoint:
+    return Checkpoint(step, {"model.w": torch.full((50_000,), float(step))}, {"step": step})
+
+
+def the_one_before_is_used(store: Checkpoints) -> bool:
+    found, problems = store.latest()
+    return (
+        found is not None
+        and found.step == 1
+        and not problems
+        and [p.name for p in store.directory.iterdir()] == ["step-00000001"]
+    )
+
+
+def test_a_disk_that_is_really_full_is_named(tiny_disk: Callable[[int], Path]) -> None:
+    """safetensors raises an error of its own, which is no `OSError`."""
+    store = Checkpoints(tiny_disk(128) / "run")
+    store.save(checkpoint(1))
+    with pytest.raises(StorageError, match=r"step-00000002: cannot be written: the disk is full"):
+        store.save(big(2))
+    assert the_one_before_is_used(store)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such limit")
+def test_a_file_larger_than_the_process_may_write_is_named(tmp_path: Path) -> None:
+    import resource
+
+    store = Checkpoints(tmp_path)
+    store.save(checkpoint(1))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(StorageError, match="larger than this process may write"):
+            store.save(big(2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert the_one_before_is_used(store)
 
 
 def test_a_format_of_the_future_is_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from safetensors import safe_open
 from transformers import AutoModelForSequenceClassification
 
 from dagobert import files, runner, torchrun
-from dagobert.errors import Preempted, TrainingError
+from dagobert.errors import Preempted, StorageError, TrainingError
 from dagobert.params import Params, load_params
 from dagobert.stages import paths
 from dagobert.stages import train as stage
@@ -107,6 +107,19 @@ def test_another_parameter_does_not_take_up_the_checkpoint(
     with runner.events.recording("train", None):
         stage.run(settings(repository, tiny_bert, learning_rate=2e-3))
     assert "goes on" not in capsys.readouterr().err
+
+
+def test_a_disk_too_full_for_the_model_is_named(
+    workspace: Path, repository: Path, tiny_bert: Path, tiny_disk: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(paths.MODEL)
+    paths.MODEL.parent.rmdir()
+    paths.MODEL.parent.symlink_to(tiny_disk(64))
+    with pytest.raises(StorageError, match=r"models/finetuned: cannot be written: the disk is full"):
+        stage.run(settings(repository, tiny_bert))
+    assert not paths.MODEL.exists()
+    assert not paths.TRAIN_REPORT.exists()
+    assert list(paths.CHECKPOINTS.glob("*/step-*"))  # the run goes on from here when there is room
 
 
 def test_an_empty_side_is_an_error(workspace: Path, repository: Path, tiny_bert: Path) -> None:
