@@ -10,7 +10,7 @@ Shapes: T tokens, B sequences, d hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,8 +62,6 @@ class PackedBert:
         return self._run(batch, dropout, first_only=False)
 
     def _run(self, batch: Batch, dropout: Dropout | None, first_only: bool) -> Tensor:
-        if dropout is not None:
-            dropout.seed_torch()
         with self._autocast():
             x = self._embed(batch, dropout)
             attention_p = self.config.attention_probs_dropout_prob if dropout is not None else 0.0
@@ -150,16 +148,13 @@ class PackedBert:
 
         with torch.autocast(x.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
             residual = x if rows is None else x[rows]
-            context = attention_rows(
-                attention.query(residual),
-                attention.key(x),
-                attention.value(x),
-                batch.lengths,
-                batch.cu_seqlens,
-                self.config.num_attention_heads,
-                attention_p,
-                first_only=rows is not None,
-            )
+            query, key, value = attention.query(residual), attention.key(x), attention.value(x)
+            heads, first_only = self.config.num_attention_heads, rows is not None
+            if dropout is not None and attention_p > 0.0:
+                site = sites.weights_site(number)
+                context = _dropped_attention(query, key, value, batch.lengths, heads, dropout, site, attention_p, first_only)
+            else:
+                context = attention_rows(query, key, value, batch.lengths, batch.cu_seqlens, heads, 0.0, first_only=first_only)
             a = drop(layer.attention.output.dense(context), sites.attention_site(number))
             y = layer.attention.output.LayerNorm(residual + a)
             g = layer.intermediate.intermediate_act_fn(layer.intermediate.dense(y))
@@ -167,6 +162,34 @@ class PackedBert:
             out = layer.output.LayerNorm(y + f)
         assert isinstance(out, Tensor)
         return out
+
+
+def _dropped_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    lengths: Sequence[int],
+    heads: int,
+    dropout: Dropout,
+    site: int,
+    p: float,
+    first_only: bool,
+) -> Tensor:
+    """`attention_rows` with dropout of the attention weights, keyed to sequence, query, head and key."""
+    size = query.shape[1] // heads
+    out: list[Tensor] = []
+    at = 0
+    with torch.autocast(query.device.type, enabled=False):
+        for i, length in enumerate(lengths):
+            q = query[i : i + 1] if first_only else query[at : at + length]
+            k, v = key[at : at + length], value[at : at + length]
+            q, k, v = (x.float().view(1, -1, heads, size).transpose(1, 2) for x in (q, k, v))
+            weights = torch.softmax(q @ k.transpose(2, 3) * size**-0.5, -1)
+            weights = dropout.by_sequence(weights, site, p, sequences=1, before=i)
+            out.append((weights @ v).transpose(1, 2).reshape(-1, heads * size))
+            at += length
+        rows = torch.cat(out).to(query.dtype)
+    return nn.functional.pad(rows, (0, 0, 0, query.shape[0] - rows.shape[0]))
 
 
 def adapted(model: nn.Module) -> bool:

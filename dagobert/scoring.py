@@ -8,6 +8,7 @@ Shapes: N sequences, C classes.
 from __future__ import annotations
 
 import json
+from collections import deque
 from pathlib import Path
 from typing import Protocol
 
@@ -15,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dagobert import events
 from dagobert.batches import IntArray, cut, longest_first, pack
 from dagobert.determinism import keep_memory
 from dagobert.encoder import choose_device, compute_dtype
-from dagobert.errors import ModelError
+from dagobert.errors import ModelError, TrainingError
 from dagobert.heads import classification
 from dagobert.heads.classification import Classifier
 from dagobert.labels import LabelMap
@@ -26,6 +28,12 @@ from dagobert.shards import TokenStore
 
 WINDOW = 8192  # sequences sorted together
 TOKENS = 8192  # tokens computed at once
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, on a GPU or in torch's CPU allocator."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(w in str(error).lower() for w in words)
 
 
 class Bar(Protocol):
@@ -69,14 +77,36 @@ class Scorer:
         for begin in range(0, len(wanted), WINDOW):
             window = wanted[begin : begin + WINDOW]
             lengths = store.lengths[window]
-            order = longest_first(np.arange(len(window)), lengths)
-            budget = max(self.tokens, int(lengths.max()))
-            for piece in cut(order, lengths, budget, padded=self.classifier.padded):
+            pieces = self._cut(longest_first(np.arange(len(window)), lengths), lengths)
+            while pieces:
+                piece = pieces.popleft()
                 batch = pack(store, window[piece], self.device)
-                out[begin + piece] = self.classifier.logits(batch).float().cpu().numpy()
+                try:
+                    out[begin + piece] = self.classifier.logits(batch).float().cpu().numpy()
+                except (RuntimeError, MemoryError) as error:
+                    self._lower(error, batch.lengths)
+                    pieces = self._cut(np.concatenate([piece, *pieces]), lengths)
+                    continue
                 if progress is not None:
                     progress.update(len(piece))
         return out
+
+    def _cut(self, order: IntArray, lengths: IntArray) -> deque[IntArray]:
+        budget = max(self.tokens, int(lengths[order].max()))
+        return deque(cut(order, lengths, budget, padded=self.classifier.padded))
+
+    def _lower(self, error: Exception, lengths: tuple[int, ...]) -> None:
+        """Compute half as much at once from here on, where memory ran out; any other error is raised again."""
+        if not is_out_of_memory(error):
+            raise error
+        if len(lengths) == 1:
+            raise TrainingError(
+                f"out of memory with one sequence of {lengths[0]} tokens. Lower tokenize.max_length."
+            ) from error
+        self.tokens = max(max(lengths), min(self.tokens, sum(lengths)) // 2)
+        events.warn(f"out of memory: scoring goes on with {self.tokens:,} tokens at once")
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def read_labels(model_dir: Path) -> LabelMap:

@@ -30,7 +30,7 @@ from dagobert.dropout import Dropout
 from dagobert.errors import NonFiniteLossError, Preempted, TrainingError
 from dagobert.heads import classification
 from dagobert.heads.classification import Classifier
-from dagobert.scoring import Scorer
+from dagobert.scoring import Scorer, is_out_of_memory
 from dagobert.shards import TokenStore, mean_by_document
 
 if TYPE_CHECKING:
@@ -100,12 +100,6 @@ class Outcome:
     stopped_early: bool
     validation: list[dict[str, Any]]
     curve: list[tuple[int, float]]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out, on a GPU or in torch's CPU allocator."""
-    words = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(w in str(error).lower() for w in words)
 
 
 class StopRequest:

@@ -10,7 +10,7 @@ Shapes: B sequences, C classes, d hidden size.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from dagobert import dropout as sites
 from dagobert.batches import Batch
-from dagobert.dropout import Dropout
+from dagobert.dropout import Dropout, Through
 from dagobert.encoder import PackedBert
 from dagobert.errors import ModelError
 from dagobert.labels import MULTI, SINGLE, LabelMap
@@ -84,7 +84,7 @@ class PackedClassifier:
 
 
 class PaddedClassifier:
-    """Any other encoder through its own forward, on padded batches; dropout is torch's own, seeded for each micro-batch."""
+    """Any other encoder through its own forward, on padded batches; its dropouts get masks keyed to the sequence."""
 
     padded = True
 
@@ -93,9 +93,11 @@ class PaddedClassifier:
         self.dtype = dtype
         config: Any = model.config
         self._pad = config.pad_token_id or 0
+        self._through: Through | None = None
         if gradient_checkpointing:
             stock: Any = model
-            stock.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            enable = getattr(stock, "activation_checkpointing_enable", None) or stock.gradient_checkpointing_enable
+            enable({"use_reentrant": False, "context_fn": self._contexts})
 
     def logits(self, batch: Batch, dropout: Dropout | None = None) -> Tensor:
         """Logits (B, C) in fp32."""
@@ -114,9 +116,15 @@ class PaddedClassifier:
         self.model.train(dropout is not None)
         if dropout is not None:
             dropout.seed_torch()
-        with torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+        self._through = None if dropout is None else Through(dropout, n)
+        with self._through or nullcontext(), torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
             out: Tensor = self.model(**inputs).logits
         return out.float()
+
+    def _contexts(self) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+        """What a checkpointed layer runs in, forward and when it is computed again: the same masks both times."""
+        again = nullcontext() if self._through is None else self._through.again()
+        return nullcontext(), again
 
     def weights_changed(self) -> None:
         """Nothing is kept of the weights."""

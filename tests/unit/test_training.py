@@ -16,12 +16,14 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from dagobert import lora
+from dagobert.batches import cut
 from dagobert.checkpoints import Checkpoint, Checkpoints
+from dagobert.dropout import Dropout
 from dagobert.errors import NonFiniteLossError, Preempted, TrainingError
 from dagobert.heads import classification
 from dagobert.training import Examples, Outcome, StopRequest, Trainer, fine_tune
 from tests.unit import train_in_processes
-from tests.unit.training_examples import classifier, examples, recipe
+from tests.unit.training_examples import classifier, distilbert, examples, recipe
 
 TRAIN, VALIDATION = examples(40), examples(16, seed=1)
 
@@ -93,14 +95,48 @@ def test_the_first_step_is_that_of_the_plain_padded_loop(tiny_bert: Path) -> Non
         assert ((p - plain.get_parameter(name)).abs() * moved).max() < 1e-5, name
 
 
+@pytest.fixture(scope="module")
+def tiny_distilbert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return distilbert(tmp_path_factory.mktemp("distilbert"))
+
+
+ALL_DROPOUTS = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.3, "classifier_dropout": 0.3}
+WAYS: dict[str, dict[str, Any]] = {
+    "packed": {"classifier_dropout": 0.3},
+    "packed, attention dropout": ALL_DROPOUTS,
+    "packed, checkpointing": {**ALL_DROPOUTS, "gradient_checkpointing": True},
+    "packed, a GPU's masks": {"hidden_dropout_prob": 0.2},
+    "padded": ALL_DROPOUTS,
+    "padded, checkpointing": {**ALL_DROPOUTS, "gradient_checkpointing": True},
+}
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, Any]]:
+    """A way to compute a step: (fixture of the checkpoint, changes of the recipe), all dropouts on."""
+
+    def as_a_gpu(self: Dropout, site: int, rows: int, width: int, p: float, *, tokens: bool = True) -> Tensor:
+        return self.device_mask(site, rows, width, p, torch.device("cpu"), tokens=tokens)
+
+    if "GPU" in request.param:
+        monkeypatch.setattr(Dropout, "mask", as_a_gpu)
+    return "tiny_distilbert" if "padded" in request.param else "tiny_bert", WAYS[request.param]
+
+
 @pytest.mark.parametrize("budget", [24, 40, 100])
-def test_the_loss_does_not_depend_on_how_a_step_is_cut(tiny_bert: Path, budget: int) -> None:
+def test_the_loss_does_not_depend_on_how_a_step_is_cut(
+    way: tuple[str, dict[str, Any]], budget: int, request: pytest.FixtureRequest
+) -> None:
     """With dropout on: masks are keyed to the place in the step."""
-    whole, cut = trainer(tiny_bert, classifier_dropout=0.3), trainer(tiny_bert, classifier_dropout=0.3, tokens_per_batch=budget)
+    model, changes = request.getfixturevalue(way[0]), way[1]
+    whole, pieces = trainer(model, **changes), trainer(model, **changes, tokens_per_batch=budget)
+    off = trainer(model, **dict.fromkeys(ALL_DROPOUTS, 0.0))
     for _ in range(3):
-        assert whole._train_step()[1] == pytest.approx(cut._train_step()[1], abs=1e-6)
+        loss = whole._train_step()[1]
+        assert loss == pytest.approx(pieces._train_step()[1], abs=1e-6)
+        assert abs(loss - off._train_step()[1]) > 1e-4
     for name in whole.named:
-        assert torch.allclose(whole.named[name], cut.named[name], atol=2e-5), name
+        assert torch.allclose(whole.named[name], pieces.named[name], atol=2e-5), name
 
 
 @pytest.mark.parametrize("stops", [[0], [3], [5, 2], [2, 0, 1, 0, 0]])
@@ -213,22 +249,63 @@ def test_an_infinite_gradient_is_an_error(tiny_bert: Path, monkeypatch: pytest.M
         trainer(tiny_bert)._train_step()
 
 
-def test_out_of_memory_lowers_the_budget_and_repeats_the_step(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small, run = trainer(tiny_bert), trainer(tiny_bert)
-    logits = run.classifier.logits
+class LittleMemory:
+    """A classifier's `logits` that fails with more than so many tokens at once, or, once, at its nth call."""
 
-    def limited(batch: Any, dropout: Any = None) -> Tensor:
-        if sum(batch.lengths) > 60:
+    def __init__(self, classifier: Any, tokens: int = 1_000_000, fails_at: int = 0) -> None:
+        self.logits, self.tokens, self.left = classifier.logits, tokens, fails_at
+
+    def __call__(self, batch: Any, dropout: Any = None) -> Tensor:
+        self.left -= 1
+        if sum(batch.lengths) > self.tokens or self.left == 0:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory")
-        return logits(batch, dropout)
+        logits: Tensor = self.logits(batch, dropout)
+        return logits
 
-    monkeypatch.setattr(run.classifier, "logits", limited)
+
+def test_out_of_memory_lowers_the_budget_and_repeats_the_step(
+    way: tuple[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    model, changes = request.getfixturevalue(way[0]), way[1]
+    small, run = trainer(model, **changes), trainer(model, **changes)
+    monkeypatch.setattr(run.classifier, "logits", LittleMemory(run.classifier, tokens=60))
     for _ in range(3):
         assert run._train_step()[1] == pytest.approx(small._train_step()[1], abs=1e-6)
     assert run.state.budget <= 64
-    monkeypatch.setattr(run.classifier, "logits", lambda *_: logits(None))  # another error is not taken for it
-    with pytest.raises(AttributeError):
+    monkeypatch.setattr(
+        run.classifier, "logits", lambda *_: torch.zeros(1) @ torch.zeros(2)
+    )  # another error is not taken for it
+    with pytest.raises(RuntimeError, match="size"):
         run._train_step()
+
+
+def test_gradients_of_the_pieces_before_the_failure_are_discarded(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory ran out in the last of several pieces, whose first ones had already added their gradients."""
+    small, run = (trainer(tiny_bert, tokens_per_batch=30) for _ in range(2))
+    index = run._step_index()
+    pieces = len(cut(index, run.lengths, 30))
+    assert pieces > 2
+    monkeypatch.setattr(run.classifier, "logits", LittleMemory(run.classifier, fails_at=pieces))
+    assert run._gradients_within_memory(index) == pytest.approx(small._gradients_within_memory(index), abs=1e-6)
+    assert run.state.budget < 30
+    for name, p in run.named.items():
+        wanted = small.named[name].grad
+        assert p.grad is not None
+        assert wanted is not None
+        assert torch.allclose(p.grad, wanted, atol=1e-6), name
+
+
+def test_out_of_memory_in_a_validation_lowers_what_it_computes_at_once(
+    tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plenty, run = trainer(tiny_bert), trainer(tiny_bert)
+    little = LittleMemory(run.classifier, tokens=60)
+    monkeypatch.setattr(run.classifier, "logits", little)
+    assert run._validate() == pytest.approx(plenty._validate(), abs=1e-6)
+    assert run.state.budget == plenty.state.budget
+    little.tokens = 2
+    with pytest.raises(TrainingError, match=r"one sequence of 2\d tokens"):
+        run._validate()
 
 
 def test_out_of_memory_with_one_sequence_is_an_error(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import DistilBertConfig, DistilBertModel
 
 from dagobert import optim
 from dagobert.heads import classification
@@ -47,8 +48,17 @@ def examples(n: int = 48, seed: int = 0, longest: int = 24) -> Examples:
     return Examples(store, index, index, index + 1000, labels.astype(np.int64))
 
 
+def distilbert(path: Path) -> Path:
+    """A random DistilBERT of 2 layers: an encoder that runs padded, through transformers."""
+    torch.manual_seed(0)
+    config = DistilBertConfig(vocab_size=90, dim=32, n_layers=2, n_heads=2, hidden_dim=64, max_position_embeddings=64)
+    with classification.quiet():
+        DistilBertModel(config).save_pretrained(path)
+    return path
+
+
 def classifier(tiny_bert: Path, ours: TrainParams) -> Classifier:
-    """The tiny BERT with a fresh head, ready to train."""
+    """A tiny checkpoint with a fresh head, ready to train."""
     model = classification.load(
         tiny_bert,
         LABELS,

@@ -99,13 +99,13 @@ def test_other_encoders_run_behind_the_same_interface(name: str, tmp_path: Path)
             expected = stock(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
         assert np.abs(found[i] - expected.numpy()).max() < 1e-5
     losses = []
-    for _ in range(2):
-        ready = classification.runner(
-            classification.load(tmp_path, LABELS, hidden_dropout=0.2, attention_dropout=0.0), torch.float32
-        )
-        run = Trainer(ready, data, data, recipe(num_train_epochs=1), None, StopRequest())
+    for budget in (1000, 1000, 40):  # the same twice, and cut into other micro-batches, which are padded otherwise
+        loaded = classification.load(tmp_path, LABELS, hidden_dropout=0.2, attention_dropout=0.2, head_dropout=0.2)
+        changes = recipe(num_train_epochs=1, tokens_per_batch=budget)
+        run = Trainer(classification.runner(loaded, torch.float32), data, data, changes, None, StopRequest())
         losses.append([loss for _, loss in run.run().curve])
     assert losses[0] == losses[1]
+    assert losses[0] == pytest.approx(losses[2], abs=1e-5)
 
 
 def test_checkpoints_that_cannot_be_used(tiny_bert: Path, tmp_path: Path) -> None:
