@@ -151,6 +151,50 @@ def test_a_stopped_run_ends_with_the_bytes_of_an_undisturbed_one(tiny_bert: Path
     assert outcome == expected
 
 
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_half_precision_computes_in_it_resumes_exactly_and_repeats(
+    tiny_bert: Path, tmp_path: Path, precision: str, dtype: torch.dtype
+) -> None:
+    expected, weights = train(tiny_bert, precision=precision)
+    assert classifier(tiny_bert, recipe(precision=precision)).dtype == dtype
+    wide, of_fp32 = train(tiny_bert)
+    assert expected.curve != wide.curve
+    assert expected.curve[0][1] == pytest.approx(wide.curve[0][1], abs=0.02)
+    assert all(p.dtype == torch.float32 for p in weights.values() if p.is_floating_point())
+    assert not same(weights, of_fp32)
+    assert same(train(tiny_bert, precision=precision)[1], weights)
+    checkpoints = Checkpoints(tmp_path)
+    for n in (3, 2):
+        with pytest.raises(Preempted):
+            train(tiny_bert, checkpoints, StopAfter(n), precision=precision)
+    saved = checkpoints.latest()[0]
+    assert saved is not None
+    assert bool(saved.state["scaler"]) == (precision == "fp16")
+    outcome, resumed = train(tiny_bert, checkpoints, precision=precision)
+    assert same(resumed, weights)
+    assert outcome == expected
+
+
+def test_the_loss_scale_of_fp16_goes_on_where_it_was(tiny_bert: Path, tmp_path: Path) -> None:
+    """The scale begins too large for the first steps, and is halved: a resumed run must not begin anew."""
+    run = trainer(tiny_bert, Checkpoints(tmp_path), precision="fp16")
+    run.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30, growth_interval=3)
+    before = {name: p.clone() for name, p in run.named.items()}
+    run._train_step()
+    assert run.scaler.get_scale() == 2.0**29
+    assert same(dict(run.named), before)  # a step whose gradient overflowed changes nothing
+    while run.scaler.get_scale() >= 2.0**29 or same(dict(run.named), before):
+        run._train_step()
+    run.save()
+    resumed = trainer(tiny_bert, Checkpoints(tmp_path), precision="fp16")
+    assert resumed._resume()
+    assert resumed.scaler.get_scale() == run.scaler.get_scale()
+    for _ in range(4):
+        assert resumed._train_step() == run._train_step()
+        assert resumed.scaler.state_dict() == run.scaler.state_dict()
+    assert same(dict(resumed.named), dict(run.named))
+
+
 @pytest.mark.parametrize("control", ["optimizer", "schedule", "rng", "best"])
 def test_leaving_anything_out_of_a_checkpoint_shows(tiny_bert: Path, tmp_path: Path, control: str) -> None:
     """Negative controls: the comparison above would notice a resume that forgets something."""
@@ -347,8 +391,6 @@ def test_a_step_by_tokens(tiny_bert: Path) -> None:
         {"label_smoothing_factor": 0.1},
         {"freeze": "encoder"},
         {"lr_scheduler_type": "cosine", "layer_wise_lr_decay": 0.8},
-        {"precision": "bf16"},
-        {"precision": "fp16"},
     ],
 )
 def test_every_option_trains(tiny_bert: Path, changes: dict[str, Any]) -> None:

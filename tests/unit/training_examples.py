@@ -10,6 +10,7 @@ import torch
 from transformers import DistilBertConfig, DistilBertModel
 
 from dagobert import optim
+from dagobert.encoder import compute_dtype
 from dagobert.heads import classification
 from dagobert.heads.classification import Classifier
 from dagobert.labels import LabelMap
@@ -68,4 +69,5 @@ def classifier(tiny_bert: Path, ours: TrainParams) -> Classifier:
         seed=ours.seed,
     )
     optim.freeze(model, ours.freeze)
-    return classification.runner(model, torch.float32, gradient_checkpointing=ours.gradient_checkpointing)
+    dtype = compute_dtype(ours.precision, torch.device("cpu"))
+    return classification.runner(model, dtype, gradient_checkpointing=ours.gradient_checkpointing)
