@@ -156,12 +156,16 @@ class PackedBert:
             else:
                 context = attention_rows(query, key, value, batch.lengths, batch.cu_seqlens, heads, 0.0, first_only=first_only)
             a = drop(layer.attention.output.dense(context), sites.attention_site(number))
-            y = layer.attention.output.LayerNorm(residual + a)
+            y = _norm(layer.attention.output.LayerNorm, residual + a)
             g = layer.intermediate.intermediate_act_fn(layer.intermediate.dense(y))
             f = drop(layer.output.dense(g), sites.feed_forward_site(number))
-            out = layer.output.LayerNorm(y + f)
-        assert isinstance(out, Tensor)
-        return out
+            return _norm(layer.output.LayerNorm, y + f)
+
+
+def _norm(module: nn.Module, x: Tensor) -> Tensor:
+    """LayerNorm; on a CPU in fp32, because its kernel adds up the parameters' gradients in the type of x."""
+    out: Tensor = module(x.float()).to(x.dtype) if x.device.type == "cpu" else module(x)
+    return out
 
 
 def _dropped_attention(

@@ -129,6 +129,24 @@ def column_sums(x: Tensor) -> Tensor:
     return torch.cat(pieces).sum(0)
 
 
+def norm_backward(
+    grad: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, bias: Tensor, wanted: Sequence[bool]
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Gradients of LayerNorm's input, weight and bias (None where not wanted).
+
+    Torch's own kernel adds up rows in bf16 where x is bf16: over 4,096 rows the weight's gradient was off by 43 % and the
+    bias's by 69 %. Here they are added in fp32.
+    """
+    native, shape = torch.ops.aten.native_layer_norm_backward, [x.shape[1]]
+    if x.dtype == torch.float32:
+        out: tuple[Tensor, Tensor | None, Tensor | None] = native(grad, x, shape, mean, rstd, weight, bias, [True, *wanted])
+        return out
+    dx = native(grad, x, shape, mean, rstd, weight, bias, [True, False, False])[0]
+    scale = rstd.to(x.dtype)
+    d_weight = column_sums(torch.addcmul(-mean.to(x.dtype) * scale, x, scale).mul_(grad)) if wanted[0] else None
+    return dx, d_weight, column_sums(grad) if wanted[1] else None
+
+
 def _dropped(residual: Tensor, x: Tensor, plan: Plan, site: int, saved: _Saved | None, name: str) -> Tensor:
     """residual + dropout(x)."""
     if plan.dropout is None or plan.p == 0.0:
@@ -227,10 +245,7 @@ def layer_backward(grad: Tensor, plan: Plan, saved: _Saved, wanted: Sequence[boo
         if wanted[index]:
             grads[index] = make()
 
-    norm_backward = torch.ops.aten.native_layer_norm_backward
-    dh2, grads[14], grads[15] = norm_backward(
-        grad, s["h2"], [d], s["mean2"], s["rstd2"], w.norm2, w.b_norm2, [True, wanted[14], wanted[15]]
-    )
+    dh2, grads[14], grads[15] = norm_backward(grad, s["h2"], s["mean2"], s["rstd2"], w.norm2, w.b_norm2, wanted[14:])
     df = _undropped(dh2, plan, saved, "mask2")
     keep(12, lambda: df.t().mm(s["g"]).float())
     keep(13, lambda: column_sums(df))
@@ -238,9 +253,7 @@ def layer_backward(grad: Tensor, plan: Plan, saved: _Saved, wanted: Sequence[boo
     keep(10, lambda: du.t().mm(s["y"]).float())
     keep(11, lambda: column_sums(du))
     dy = du.mm(w.up).add_(dh2)
-    dh1, grads[8], grads[9] = norm_backward(
-        dy, s["h1"], [d], s["mean1"], s["rstd1"], w.norm1, w.b_norm1, [True, wanted[8], wanted[9]]
-    )
+    dh1, grads[8], grads[9] = norm_backward(dy, s["h1"], s["mean1"], s["rstd1"], w.norm1, w.b_norm1, wanted[8:10])
     da = _undropped(dh1, plan, saved, "mask1")
     keep(6, lambda: da.t().mm(s["context"]).float())
     keep(7, lambda: column_sums(da))
