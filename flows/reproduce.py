@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import State
 
 from flows import shell
 from tasks.reproduction import reproduce_revision, state_of
-from tasks.setting import repository
+from tasks.setting import at_home
 
 
 @flow(name="reproduce", persist_result=False)
@@ -25,7 +25,8 @@ def reproduce(revision: str = "HEAD", fetch: bool = False, pull: bool = False) -
         fetch: get the data from its source again, not the recorded snapshot.
         pull: get what is missing or damaged from the DVC remote.
     """
-    return state_of(reproduce_revision(repository(), revision, fetch, pull))
+    with at_home() as origin:
+        return state_of(reproduce_revision(origin, revision, fetch, pull))
 
 
 def main(argv: list[str] | None = None) -> int:

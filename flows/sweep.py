@@ -16,7 +16,7 @@ from flows import shell
 from flows.finetune import finetune
 from tasks.clones import resolve
 from tasks.record import figures
-from tasks.setting import repository
+from tasks.setting import at_home
 from tasks.trials import NO_TRIALS, TrialsForm, label, show_table, trials
 
 
@@ -28,14 +28,14 @@ def sweep(values: TrialsForm = NO_TRIALS, revision: str = "") -> State[dict[str,
         values: what to try.
         revision: commit, branch, tag or experiment to start from. Empty: what is checked out now.
     """
-    origin = repository()
-    commit = resolve(origin, revision)
-    rows = []
-    for trial in trials(values):
-        outcome: State[Any] = finetune(trial, commit, return_state=True)
-        rows.append({"trial": label(trial), **figures(origin, outcome)})
-    best = show_table(rows)[0]
-    return Completed(message=f"best on validation: {best['trial']} ({best.get('experiment')})", data=best)
+    with at_home() as origin:
+        commit = resolve(origin, revision)
+        rows = []
+        for trial in trials(values):
+            outcome: State[Any] = finetune(trial, commit, return_state=True)
+            rows.append({"trial": label(trial), **figures(origin, outcome)})
+        best = show_table(rows)[0]
+        return Completed(message=f"best on validation: {best['trial']} ({best.get('experiment')})", data=best)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,8 +1,9 @@
 """Tells living flow runs from dead ones on this machine.
 
-A flow that is killed (-9) cannot report, and when its worker died with it nobody does: the run would be "Running" for ever,
-and hold its place in a concurrency limit. Each run holds an OS lock on a file of its own, which the kernel gives back however
-it ends.
+A flow that is killed (-9) cannot report, and when its worker died with it, or it never had one (it was started from a shell, or
+is a trial of a sweep), nobody does: the run would be "Running" for ever, and hold its place in a concurrency limit. Each run
+holds an OS lock on a file of its own, which the kernel gives back however it ends. A file without a holder is a run that was
+killed.
 """
 
 from __future__ import annotations
@@ -19,10 +20,14 @@ from uuid import UUID
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.responses import SetStateStatus
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed
 
 SETTLED = timedelta(seconds=30)  # a state younger than this may be about to change
 UNSTARTED = timedelta(minutes=5)  # a run that a worker took and did not start by then never will
+GONE = "The process of this run is gone: it was killed, or the machine went down. Run it again to go on."
+_UNFINISHED = (StateType.RUNNING, StateType.CANCELLING, StateType.PENDING)
 
 
 def _directory(origin: Path) -> Path:
@@ -31,15 +36,20 @@ def _directory(origin: Path) -> Path:
 
 @contextmanager
 def alive(origin: Path, run: str | UUID | None) -> Iterator[None]:
-    """Show that this flow run lives while the block runs."""
+    """Show that this flow run lives while the block runs.
+
+    The file is locked before it gets its name, so that no look ever finds it without its holder or keeps the holder from it.
+    """
     if run is None:
         yield
         return
     path = _directory(origin) / str(run)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    unnamed = path.with_name(f".{run}.{os.getpid()}")
+    fd = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        unnamed.replace(path)
         yield
     finally:
         path.unlink(missing_ok=True)
@@ -47,47 +57,75 @@ def alive(origin: Path, run: str | UUID | None) -> Iterator[None]:
 
 
 def is_alive(origin: Path, run: str | UUID) -> bool | None:
-    """Whether the process of a flow run lives; None when it has left no trace here."""
+    """Whether the process of a flow run lives; None when it left no trace here, or tidied up after itself."""
     try:
         fd = os.open(_directory(origin) / str(run), os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False if os.fstat(fd).st_nlink else None  # it may have ended well since it was opened
     except BlockingIOError:
         return True
     finally:
         os.close(fd)
-    return False
 
 
 def bury_dead_runs(client: SyncPrefectClient, origin: Path, pool: str, now: datetime | None = None) -> list[str]:
-    """Give runs of a work pool whose process is gone their last state; returns their names."""
-    kinds = [StateType.RUNNING, StateType.CANCELLING, StateType.PENDING]
+    """Give runs of this repository whose process is gone their last state; returns their names."""
+    now = now or datetime.now(UTC)
+    dead = [*_killed(origin), *_lost(client, origin, pool, now)]
+    return [name for run in dict.fromkeys(dead) if (name := _bury(client, origin, run, now)) is not None]
+
+
+def _killed(origin: Path) -> Iterator[UUID]:
+    """Runs whose file nobody holds, however they were started."""
+    for path in sorted(_directory(origin).glob("*-*-*-*-*")):
+        if not path.name.startswith(".") and is_alive(origin, path.name) is False:
+            yield UUID(path.name)
+
+
+def _lost(client: SyncPrefectClient, origin: Path, pool: str, now: datetime) -> Iterator[UUID]:
+    """Runs of a work pool whose process was gone before it could make its file."""
     runs = client.read_flow_runs(
-        flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": kinds}}}),
+        flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": list(_UNFINISHED)}}}),
         work_pool_filter=WorkPoolFilter.model_validate({"name": {"any_": [pool]}}),
     )
-    dead = [run for run in runs if _is_dead(run, origin, now or datetime.now(UTC))]
-    for run in dead:
-        cancelled = run.state is not None and run.state.type == StateType.CANCELLING
-        message = "The process of this run is gone: it was killed, or the machine went down. Run it again to go on."
-        client.set_flow_run_state(run.id, Cancelled(message=message) if cancelled else Crashed(message=message), force=True)
-        (_directory(origin) / str(run.id)).unlink(missing_ok=True)
-    return [run.name for run in dead]
+    here = bool(runs) and {worker.name for worker in client.read_workers_for_work_pool(pool)} == {socket.gethostname()}
+    for run in runs:
+        if is_alive(origin, run.id) is None and _never_began(run, here, now):
+            yield run.id
 
 
-def _is_dead(run: FlowRun, origin: Path, now: datetime) -> bool:
-    """By its lock; else by the process its worker started, if that was on this machine. Runs of other machines are let be."""
+def _never_began(run: FlowRun, here: bool, now: datetime) -> bool:
+    """By the process id that its worker stored, which says nothing when the pool has workers on other machines (`here`)."""
     assert run.state is not None
     age = now - run.state.timestamp
-    living = is_alive(origin, run.id)
-    if living is not None:
-        return not living
-    host, _, pid = (run.infrastructure_pid or "").rpartition(":")
-    if not host:
-        return run.state.type == StateType.PENDING and age > UNSTARTED
-    return host == socket.gethostname() and pid.isdigit() and age > SETTLED and not _exists(int(pid))
+    pid = run.infrastructure_pid or ""
+    if here and pid.isdigit():
+        return age > SETTLED and not _exists(int(pid))
+    return run.state.type == StateType.PENDING and age > UNSTARTED
+
+
+def _bury(client: SyncPrefectClient, origin: Path, run: UUID, now: datetime) -> str | None:
+    """Give a dead run its last state; its name, or None when there is nothing to do (yet).
+
+    The state is read again and nothing is forced: a run that ended meanwhile keeps the end it reported.
+    """
+    name = None
+    try:
+        found = client.read_flow_run(run)
+        state = found.state
+        if state is not None and not state.is_final():
+            if state.type not in _UNFINISHED or now - state.timestamp < SETTLED:
+                return None  # it waits to be run again, or just began
+            last = Cancelled if state.type == StateType.CANCELLING else Crashed
+            if client.set_flow_run_state(run, last(message=GONE)).status == SetStateStatus.ACCEPT:
+                name = found.name
+    except ObjectNotFound:  # of another server, or deleted
+        pass
+    (_directory(origin) / str(run)).unlink(missing_ok=True)
+    return name
 
 
 def _exists(pid: int) -> bool:

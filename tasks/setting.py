@@ -31,6 +31,19 @@ def repository() -> Path:
 
 
 @contextmanager
+def at_home() -> Iterator[Path]:
+    """Give the repository, with this flow run shown as living: what every flow opens first.
+
+    Raises:
+        WorkplaceError: there is no repository.
+    """
+    hide_tracebacks()
+    origin = repository()
+    with alive(origin, flow_run.id):
+        yield origin
+
+
+@contextmanager
 def workplace(revision: str, values: Values) -> Iterator[Workplace]:
     """Give the place of this flow run, its parameters written.
 
@@ -39,10 +52,8 @@ def workplace(revision: str, values: Values) -> Iterator[Workplace]:
     Raises:
         WorkplaceError: no repository, no such revision, or a wrong value.
     """
-    hide_tracebacks()
     logger: Logger = get_run_logger()
-    origin = repository()
-    with alive(origin, flow_run.id), _place(origin, revision, values, logger) as place:
+    with at_home() as origin, _place(origin, revision, values, logger) as place:
         yield place
 
 

@@ -1,17 +1,9 @@
 from __future__ import annotations
 
-import fcntl
-import os
-import socket
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
-from tasks import liveness
 from tasks.errors import WorkplaceError
 from tasks.scoring import verdict
 from tasks.trials import TrialsForm, label, trials
@@ -56,44 +48,3 @@ def test_trials_are_every_combination() -> None:
 def test_nothing_or_too_much_to_try(form: TrialsForm) -> None:
     with pytest.raises(WorkplaceError, match="trials: give 1 to 100"):
         trials(form)
-
-
-def test_the_living_and_the_dead(tmp_path: Path) -> None:
-    run = uuid4()
-    assert liveness.is_alive(tmp_path, run) is None
-    with liveness.alive(tmp_path, run):
-        assert liveness.is_alive(tmp_path, run)
-    assert liveness.is_alive(tmp_path, run) is None
-    path = tmp_path / ".dagobert" / "runs" / str(run)
-    path.touch()  # left by a process that was killed
-    assert liveness.is_alive(tmp_path, run) is False
-    fd = os.open(path, os.O_RDWR)
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    assert liveness.is_alive(tmp_path, run)
-    os.close(fd)
-
-
-HERE = socket.gethostname()
-
-
-@pytest.mark.parametrize(
-    ("kind", "age", "process", "dead"),
-    [
-        ("PENDING", 200, None, False),
-        ("PENDING", 400, None, True),
-        ("RUNNING", 9999, None, False),
-        ("RUNNING", 9999, f"{HERE}:self", False),  # the process of this test
-        ("RUNNING", 9999, f"{HERE}:4194304", True),  # above the largest process id of Linux
-        ("RUNNING", 20, f"{HERE}:4194304", False),
-        ("CANCELLING", 60, f"{HERE}:4194304", True),
-        ("RUNNING", 9999, "elsewhere:4194304", False),
-    ],
-)
-def test_a_run_without_a_lock_is_judged_by_its_process(
-    tmp_path: Path, kind: str, age: int, process: str | None, dead: bool
-) -> None:
-    process = process and process.replace("self", str(os.getpid()))
-    now = datetime.now(UTC)
-    state = SimpleNamespace(type=kind, timestamp=now - timedelta(seconds=age))
-    run: Any = SimpleNamespace(id=uuid4(), state=state, infrastructure_pid=process)
-    assert liveness._is_dead(run, tmp_path, now) is dead
