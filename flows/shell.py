@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from prefect.exceptions import PrefectHTTPStatusError
+from prefect.exceptions import FailedRun, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 from pydantic import BaseModel, ValidationError
 
@@ -64,12 +64,15 @@ def server_trouble(message: str) -> str | None:
 
 
 def run(start: Callable[[], object]) -> int:
-    """Run a flow; the exit code of the process."""
+    """Run a flow; the exit code of the process: 2 for what the user can mend, 1 for a flow that says it failed."""
     try:
         start()
     except TaskError as error:
         print(error, file=sys.stderr)
         return 2
+    except FailedRun as failed:
+        print(failed, file=sys.stderr)
+        return 1
     except (RuntimeError, PrefectHTTPStatusError) as error:
         if (words := server_trouble(str(error))) is None:
             raise

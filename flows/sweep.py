@@ -10,19 +10,19 @@ from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.states import Completed
+from prefect.runtime import flow_run
 
 from flows import shell
 from flows.finetune import finetune
 from tasks.clones import resolve
 from tasks.record import figures
 from tasks.setting import at_home
-from tasks.trials import NO_TRIALS, TrialsForm, label, show_table, trials
+from tasks.trials import NO_TRIALS, TrialsForm, conclusion, label, show_table, trials
 
 
 @flow(name="sweep", persist_result=False)
 def sweep(values: TrialsForm = NO_TRIALS, revision: str = "") -> State[dict[str, Any]]:
-    """Try every combination of the values on one commit.
+    """Try every combination of the values on one commit; a trial that fails does not keep the others from running.
 
     Args:
         values: what to try.
@@ -32,10 +32,10 @@ def sweep(values: TrialsForm = NO_TRIALS, revision: str = "") -> State[dict[str,
         commit = resolve(origin, revision)
         rows = []
         for trial in trials(values):
-            outcome: State[Any] = finetune(trial, commit, return_state=True)
+            named = finetune.with_options(flow_run_name=f"{flow_run.name} · {label(trial)}")
+            outcome: State[Any] = named(trial, commit, return_state=True)
             rows.append({"trial": label(trial), **figures(origin, outcome)})
-        best = show_table(rows)[0]
-        return Completed(message=f"best on validation: {best['trial']} ({best.get('experiment')})", data=best)
+        return conclusion(show_table(rows))
 
 
 def main(argv: list[str] | None = None) -> int:

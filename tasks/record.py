@@ -106,11 +106,11 @@ def save_experiment(place: Workplace, wanted: str) -> str:
 def figures(origin: Path, outcome: State[Any]) -> dict[str, Any]:
     """The row of a finished run in a table: its experiment and figures, or why there are none."""
     if not outcome.is_completed():
-        return {"experiment": None, "outcome": str(outcome.message)[:200]}
+        return {"experiment": None, "outcome": f"{outcome.name}: {outcome.message}"[:200]}
     name = outcome.result()["experiment"]
     (ref,) = clones.experiment_refs(origin, name)
     metrics = json.loads(dvc.git(origin, "show", f"{ref}:reports/metrics.json"))
-    row: dict[str, Any] = {"experiment": name}
+    row: dict[str, Any] = {"experiment": name, "outcome": "recorded"}
     for side in ("validation", "test"):
         for figure in ("accuracy", "macro_f1", "loss", "log_loss"):
             if isinstance(value := metrics.get(side, {}).get(figure), int | float):

@@ -4,9 +4,7 @@ from typing import Any
 
 import pytest
 
-from tasks.errors import WorkplaceError
 from tasks.scoring import verdict
-from tasks.trials import TrialsForm, label, trials
 
 
 def found(n: int, difference: float, p: float) -> dict[str, Any]:
@@ -32,19 +30,3 @@ def found(n: int, difference: float, p: float) -> dict[str, Any]:
 def test_only_what_is_better_by_more_than_chance_is_promoted(figures: dict[str, Any], promoted: bool, words: str) -> None:
     assert verdict(figures) == (promoted, verdict(figures)[1])
     assert words in verdict(figures)[1]
-
-
-def test_trials_are_every_combination() -> None:
-    made = trials(TrialsForm(learning_rate=[1e-4, 5e-5], seed=[1, 2]))
-    assert [label(trial) for trial in made] == [
-        "learning rate 1e-4 · seed 1",
-        "learning rate 1e-4 · seed 2",
-        "learning rate 5e-5 · seed 1",
-        "learning rate 5e-5 · seed 2",
-    ]
-
-
-@pytest.mark.parametrize("form", [TrialsForm(), TrialsForm(seed=list(range(101)))])
-def test_nothing_or_too_much_to_try(form: TrialsForm) -> None:
-    with pytest.raises(WorkplaceError, match="trials: give 1 to 100"):
-        trials(form)
