@@ -12,6 +12,7 @@ tolerance, however close the metrics come.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from math import sqrt
@@ -29,6 +30,8 @@ SHARES = ("accuracy", "precision", "recall", "f1", "auc", "average_precision")
 COUNTS = ("n", "support")  # the same rows, or there is nothing to compare
 BLAMED = ("code", "parameter", "command", "chain", "base model")  # kinds of faults that no other machine excuses
 _Z = 1.96
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2066-\u2069]+")
+_MARKUP = re.compile(r"[\\`*_{}\[\]#|~$@!]|(?<=:)//|(?<=www)\.|^[-+]|(?<=^\d)[.)]")  # marks, bare links, lists
 
 
 @dataclass(frozen=True)
@@ -199,16 +202,22 @@ def text(report: Report) -> str:
 
 
 def markdown(report: Report) -> str:
-    """The report as GitHub-flavoured Markdown, for an artifact."""
+    """The report as GitHub-flavoured Markdown, for an artifact; words of stages and data are never taken for markup."""
     first = f", first in `{report.first}`" if report.first and report.verdict != "identical" else ""
-    lines = [f"## {report.revision}: {report.verdict}{first}", "", f"Commit `{report.commit}`."]
+    lines = [f"## {_escaped(report.revision)}: {report.verdict}{first}", "", f"Commit `{report.commit}`."]
     if report.stages:
         head, *rows = _stage_rows(report.stages)
-        lines += ["", _markdown_row(head), _markdown_row(("---",) * len(head)), *map(_markdown_row, rows)]
+        lines += ["", _markdown_row(head), f"|{' --- |' * len(head)}", *map(_markdown_row, rows)]
     for title, sentences in _sections(report):
         if sentences:
-            lines += ["", f"### {title.capitalize()}", "", *(f"- {sentence}" for sentence in sentences)]
+            lines += ["", f"### {title.capitalize()}", "", *(f"- {_escaped(sentence)}" for sentence in sentences)]
     return "\n".join(lines) + "\n"
+
+
+def _escaped(words: str) -> str:
+    """Text that Markdown shows as it is, on one line: no HTML, no emphasis, no link."""
+    plain = _CONTROL.sub(" ", words).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MARKUP.sub(r"\\\g<0>", plain)
 
 
 def _sections(report: Report) -> Iterator[tuple[str, list[str]]]:
@@ -249,4 +258,4 @@ def _table(rows: list[tuple[str, ...]]) -> list[str]:
 
 
 def _markdown_row(cells: tuple[str, ...]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(map(_escaped, cells))} |"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from math import sqrt
 
 import pytest
@@ -120,6 +121,17 @@ def test_the_report_says_all_of_it_on_a_terminal_and_as_markdown() -> None:
         ):
             assert words in shown
     assert "| train | different | 0 of 1 | 60.0 |" in markdown(report)
+
+
+def test_words_of_a_stage_are_never_markup() -> None:
+    words = ("<img src=x onerror=alert(1)>", "[click](http://evil.example) *now*", "# a | b_c", "- see www.evil.example\x1b[2J")
+    shown = markdown(replace(full_report(), stages=(StageResult("train", "failed", words=words),)))
+    assert shown.split("### Last words\n\n")[1].splitlines()[:4] == [
+        "- &lt;img src=x onerror=alert(1)&gt;",
+        r"- \[click\](http:\//evil.example) \*now\*",
+        r"- \# a \| b\_c",
+        r"- \- see www\.evil.example \[2J",
+    ]
 
 
 def test_the_report_is_json_with_an_exit_code() -> None:
