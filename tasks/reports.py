@@ -6,6 +6,8 @@ Reads the JSON and CSV files of `reports/` by name and takes the figures it find
 from __future__ import annotations
 
 import json
+import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from tasks import dvc, markdown, pictures
 from tasks.errors import WorkplaceError
 from tasks.workplace import Workplace
 
+EXPERIMENT = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/.+")  # DVC's queue and stashes lie beside them
 _MOST_CLASSES = 50
 _SIDES = ("train", "validation", "test", "unused")
 _FIGURES = ("accuracy", "macro_f1", "macro_precision", "macro_recall", "log_loss", "ece")
@@ -97,16 +100,21 @@ def evaluation_report(place: Workplace) -> str | None:
 
 
 def last_experiment(origin: Path) -> tuple[str, dict[str, Any] | None]:
-    """Name and test figures of the experiment recorded last."""
-    try:
-        refs = dvc.git(origin, "for-each-ref", "--sort=-committerdate", "--count=5", "--format=%(refname)", "refs/exps/")
-        for ref in refs.split():
-            if not ref.startswith("refs/exps/exec/"):
-                found: dict[str, Any] = json.loads(dvc.git(origin, "show", f"{ref}:reports/metrics.json"))
-                return ref.rsplit("/", 1)[-1], found.get("test")
-    except (WorkplaceError, ValueError):
-        pass
+    """Name and test figures of the experiment recorded last; one without figures is passed over."""
+    with suppress(WorkplaceError):
+        for ref in dvc.git(origin, "for-each-ref", "--sort=-committerdate", "--format=%(refname)", "refs/exps/").split():
+            if EXPERIMENT.fullmatch(ref) and (figures := _figures(origin, ref)):
+                return ref.rsplit("/", 1)[-1], figures
     return "", None
+
+
+def _figures(origin: Path, ref: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(dvc.git(origin, "show", f"{ref}:reports/metrics.json"))
+        test = found["test"]
+    except (WorkplaceError, ValueError, KeyError, TypeError):
+        return None
+    return test if isinstance(test, dict) else None
 
 
 def experiment_report(name: str, place: Workplace, report: Path | None) -> str:

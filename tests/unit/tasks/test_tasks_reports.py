@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -93,3 +95,37 @@ def test_how_to_get_an_experiment_back(place: Workplace) -> None:
     text = reports.experiment_report("brave-otter", place, place.root / "r.html")
     assert "`dvc exp apply brave-otter`" in text
     assert (place.root / "r.html").as_uri() in text
+
+
+def test_the_last_experiment_is_one_with_figures_and_none_of_dvcs_own_refs(place: Workplace) -> None:
+    root = place.root
+
+    def git(*arguments: str, day: int = 1) -> str:
+        who = {f"GIT_{role}_{what}": "t@t" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        when = {f"GIT_{role}_DATE": f"2026-01-{day:02}T00:00:00" for role in ("AUTHOR", "COMMITTER")}
+        done = subprocess.run(["git", *arguments], cwd=root, env={**os.environ, **who, **when}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def commit(day: int, ref: str, metrics: str | None) -> None:
+        files = {"metrics.json": metrics} if metrics else {"other": ""}
+        for name, content in files.items():
+            write(place, name, content)
+        git("add", "-A")
+        git("commit", "-q", "--allow-empty", "-m", ref, day=day)
+        git("update-ref", ref, "HEAD")
+        git("rm", "-rqf", ".")
+        (root / "reports").mkdir(exist_ok=True)
+
+    git("init", "-q")
+    assert reports.last_experiment(root) == ("", None)
+    base = f"refs/exps/ab/{'c' * 38}"
+    good = json.dumps({"test": {"accuracy": 0.9}})
+    commit(1, f"{base}/older", json.dumps({"test": {"accuracy": 0.8}}))
+    commit(2, f"{base}/wanted", good)
+    commit(3, f"{base}/without", None)
+    commit(4, f"{base}/damaged", "{not json")
+    commit(5, f"{base}/a-list", "[1]")
+    for day, name in enumerate(("exec/EXEC_HEAD", "celery/stash", "stash", "celery/failed", "tempdir", "x/y"), 6):
+        commit(day, f"refs/exps/{name}", good)
+    assert reports.last_experiment(root) == ("wanted", {"accuracy": 0.9})
