@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import Any
 from uuid import UUID
@@ -15,6 +16,7 @@ from tasks.watch import Event
 from tasks.workplace import Workplace
 
 _INTERVAL = 3.0  # seconds between updates: each is a request to the server
+_PAUSE = 60.0  # seconds without updates after one failed: a request to a server that is away takes long
 KEYS = {"clean": "data-report", "split": "split", "train": "training", "evaluate": "evaluation"}
 _log = logging.getLogger(__name__)
 
@@ -28,20 +30,22 @@ class Progress:
         self.logger = logger
         self._id: UUID | None = None
         self._what: Any = None
-        self._shown = 0.0
-        self._off = False
+        self._shown = -math.inf
+        self._next = 0.0  # when a failed update may be tried again
+        self._failing = False
 
     def __call__(self, event: Event) -> None:
         """Show a progress event, now and then."""
         total = event.get("total")
-        if self._off or event.get("kind") != "progress" or not total:
+        if event.get("kind") != "progress" or not total:
             return
         if self._id is None and event.get("done") == total:
             return  # over before anybody could look
         last = event.get("done") == total or event.get("what") != self._what
-        if time.monotonic() - self._shown < _INTERVAL and not last:
+        now = time.monotonic()
+        if now < self._next or (now - self._shown < _INTERVAL and not last):
             return
-        self._shown, self._what = time.monotonic(), event.get("what")
+        self._shown, self._what = now, event.get("what")
         percent = min(100.0, 100.0 * float(event.get("done", 0)) / float(total))
         try:
             if self._id is None:
@@ -50,9 +54,12 @@ class Progress:
                 self._id = made
             else:
                 update_progress_artifact(self._id, progress=percent, description=progress_line(event))
+            self._failing = False
         except Exception as error:  # a server that is away must not end a training
-            self._off = True
-            self.logger.warning("Progress is no longer shown: %s", error)
+            self._next = time.monotonic() + _PAUSE
+            if not self._failing:  # said once, and again only when it had worked in between
+                self.logger.warning("Progress is not shown for now: %s", error)
+            self._failing = True
 
 
 def show_report(stage: str, place: Workplace, logger: Logger) -> None:
