@@ -10,20 +10,24 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from ruamel.yaml import YAML
 
+from tasks import processes
 from tasks.errors import WorkplaceError
 
 How = Literal["ran", "restored", "up to date"]
 
 BUSY = "is busy, it is being blocked by"
 _GIT_PLACES = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY"}
+LONGEST_QUERY = 2 * 3600.0  # seconds: a checkout or an experiment may hash and copy a lot, a lock may be held for good
+LONGEST_GIT = 1800.0
+_HOLDER = re.compile(r"\(PID \d+\): .*")
 _FAILED = re.compile(r"failed to run: .*, exited with (-?\d+)")
 
 
@@ -73,7 +77,7 @@ def query(root: Path, *arguments: str) -> str:
     Raises:
         WorkplaceError: in DVC's words.
     """
-    return _output(["dvc", "--wait-for-lock", *arguments], root)
+    return _output(["dvc", "--wait-for-lock", *arguments], root, LONGEST_QUERY)
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -82,7 +86,7 @@ def git(root: Path, *arguments: str) -> str:
     Raises:
         WorkplaceError: in git's words.
     """
-    return _output(["git", *arguments], root)
+    return _output(["git", *arguments], root, LONGEST_GIT)
 
 
 def head(root: Path) -> str | None:
@@ -117,9 +121,26 @@ def data_files(root: Path, stage: str) -> list[str]:
     return sorted(set(nodes))
 
 
-def _output(command: list[str], root: Path) -> str:
-    done = subprocess.run(command, cwd=root, env=environment(root), stdin=subprocess.DEVNULL, capture_output=True, text=True)
+def _output(command: list[str], root: Path, timeout: float) -> str:
+    try:
+        done = processes.output(command, root, environment(root), timeout)
+    except TimeoutError as error:
+        raise WorkplaceError(f"{root}: {error}. {lock_holder(root)}") from None
     if done.returncode != 0:
         words = "\n".join(part for part in (done.stderr.strip(), done.stdout.strip()) if part)
         raise WorkplaceError(f"`{' '.join(command)}` failed in {root} (exit code {done.returncode}): {words}")
     return done.stdout.strip()
+
+
+def lock_holder(root: Path) -> str:
+    """Who has DVC's lock of a checkout, as far as it tells."""
+    with suppress(OSError):
+        if (number := (root / ".dvc" / "tmp" / "lock").read_text(errors="replace").strip()).isdigit():
+            return f"The last to take DVC's lock there was process {number}: is it still at work?"
+    return "Nothing tells what kept it."
+
+
+def blocking(lines: tuple[str, ...]) -> str:
+    """Which process has a file that DVC found busy, in DVC's words."""
+    found = [match[0] for line in lines if (match := _HOLDER.search(line))]
+    return "; ".join(dict.fromkeys(found)) or "another DVC command"

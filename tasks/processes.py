@@ -22,6 +22,7 @@ from typing import IO
 from tasks import leash
 
 GRACE = 20.0  # seconds between SIGTERM and SIGKILL; below the 30 s that Prefect leaves a cancelled flow
+_QUICK_GRACE = 5.0
 _TICK = 0.2
 _TAIL = 200
 
@@ -55,7 +56,7 @@ def run(
     """
     started = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), str(grace), *command],
+        _held(command, grace),
         cwd=cwd,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -84,6 +85,36 @@ def run(
     finally:
         _end(process, grace)
     return Finished(process.returncode, tuple(tail), time.monotonic() - started, timed_out)
+
+
+def output(command: Sequence[str], cwd: Path, environment: dict[str, str], timeout: float) -> subprocess.CompletedProcess[str]:
+    """Run a command that only looks or is quick, on a leash; what it wrote is kept apart from what it said on stderr.
+
+    Raises:
+        TimeoutError: it took longer than `timeout` seconds, and was ended.
+    """
+    with subprocess.Popen(
+        _held(command, _QUICK_GRACE),
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+        errors="replace",
+    ) as process:
+        try:
+            written, said = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"`{' '.join(command)}` was ended after {timeout:,.0f} s") from None
+        finally:
+            _end(process, _QUICK_GRACE)
+    return subprocess.CompletedProcess(list(command), process.returncode, written, said)
+
+
+def _held(command: Sequence[str], grace: float) -> list[str]:
+    return [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), str(grace), *command]
 
 
 def _read(stream: IO[str], lines: queue.SimpleQueue[str | None]) -> None:

@@ -6,6 +6,7 @@ Plain code without Prefect, so that it can be tested without a server.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,8 @@ Logger = logging.Logger | logging.LoggerAdapter[Any]
 
 PREEMPTED = 75  # EX_TEMPFAIL: the stage stopped on request and will go on when it is run again
 LOG_INTERVAL = 10.0  # seconds between progress lines in the run's log
-BUSY_WAIT = 2.0
+BUSY_WAIT, LONGEST_BUSY_WAIT = 2.0, 30.0  # seconds before another try while another DVC command has the files; it doubles
+BUSY_INTERVAL = 60.0  # seconds between lines about that in the run's log
 _ADVICE = ("To track", "\tgit add", "To enable", "\tdvc config", "Use `dvc push`", "Generating lock", "Updating lock")
 _NETWORK_WORDS = (
     "network",
@@ -59,6 +61,7 @@ def run_stage(
     targets = [stage]
     if stage == "clean":
         targets = [*dvc.data_files(place.root, stage), stage]
+    patience = _Patience(stage, logger)
     while True:
         watcher = _Watcher(place.events, stage, logger, on_event)
         finished = processes.run(
@@ -75,8 +78,7 @@ def run_stage(
             return {"stage": stage, "how": dvc.how_it_went(finished.tail, stage), "seconds": seconds}
         if not _busy(finished) or finished.timed_out:
             raise failure(stage, finished, watcher.error, timeout)
-        logger.info("%s waits: another DVC command works on the same files.", stage)
-        time.sleep(BUSY_WAIT)
+        patience.wait(dvc.blocking(finished.tail))
 
 
 def failure(stage: str, finished: processes.Finished, error: str | None, timeout: float) -> StageError:
@@ -110,6 +112,21 @@ def _busy(finished: processes.Finished) -> bool:
 
 def _own_words(lines: tuple[str, ...]) -> list[str]:
     return [line for line in lines if not line.startswith(("Running stage", "> "))][-30:]
+
+
+class _Patience:
+    """Waits longer and longer for whoever has the files, and says so now and then."""
+
+    def __init__(self, stage: str, logger: Logger) -> None:
+        self.stage, self.logger = stage, logger
+        self._wait, self._said = BUSY_WAIT, -math.inf
+
+    def wait(self, holder: str) -> None:
+        if time.monotonic() - self._said >= BUSY_INTERVAL:
+            self._said = time.monotonic()
+            self.logger.info("%s waits: another DVC command works on the same files: %s", self.stage, holder)
+        time.sleep(self._wait)
+        self._wait = min(2 * self._wait, LONGEST_BUSY_WAIT)
 
 
 class _Watcher:

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import logging
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tasks import dvc, running
-from tasks.errors import SourceUnavailableError, StageError, StageInterruptedError, StageTimeoutError
+from tasks.errors import SourceUnavailableError, StageError, StageInterruptedError, StageTimeoutError, WorkplaceError
 from tasks.labels import number, run_label
 from tasks.processes import Finished
+from tasks.workplace import Workplace
 
 
 def finished(*tail: str, returncode: int = 255, timed_out: bool = False) -> Finished:
@@ -81,3 +88,65 @@ def test_this_pythons_commands_and_the_checkouts_code_come_first(monkeypatch: py
     assert environment["PATH"].endswith("/bin:/usr/bin")
     assert "GIT_DIR" not in environment
     assert environment["X"] == "1"
+
+
+BUSY = (
+    "ERROR: 'data/clean.parquet' is busy, it is being blocked by:",
+    "  (PID 4711): /usr/bin/dvc repro",
+    "If there are no processes with such PIDs, you can manually remove '.dvc/tmp/rwlock' and try again.",
+)
+
+
+def test_a_busy_repository_is_told_once_a_minute_with_its_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, waits, said = [0.0], list[float](), list[str]()
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        clock[0] += seconds
+
+    class Log(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    logger = logging.getLogger("tests.busy")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(Log())
+    monkeypatch.setattr(running.time, "sleep", sleep)
+    monkeypatch.setattr(running.time, "monotonic", lambda: clock[0])
+    ends = iter([finished(*BUSY)] * 9 + [finished(returncode=0)])
+    monkeypatch.setattr(running.processes, "run", lambda *_, **__: next(ends))
+    place = Workplace(root=tmp_path, origin=tmp_path, revision=None)
+    assert running.run_stage(place, "fetch", timeout=9999, logger=logger)["how"] == "ran"
+    assert waits == [2, 4, 8, 16, 30, 30, 30, 30, 30]
+    words = "fetch waits: another DVC command works on the same files: (PID 4711): /usr/bin/dvc repro"
+    assert said == [words, words, words]
+
+
+def test_a_query_that_hangs_is_ended_and_says_who_has_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".dvc" / "tmp").mkdir(parents=True)
+    (tmp_path / ".dvc" / "tmp" / "lock").write_text(" 4711\n")
+    with pytest.raises(WorkplaceError, match=r"`sleep 60` was ended after 1 s. The last .* was process 4711"):
+        dvc._output(["sleep", "60"], tmp_path, timeout=1)
+
+
+def test_a_query_ends_with_the_flow(tmp_path: Path, repository: Path) -> None:
+    code = (
+        "from pathlib import Path; from tasks import dvc; dvc._output(['sh', '-c', 'echo $$ > pid; sleep 60'], Path('.'), 60)"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(repository)})
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text().strip():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    owner.kill()
+    owner.wait()
+    pid = int((tmp_path / "pid").read_text())
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_what_a_query_writes_is_apart_from_what_it_says(tmp_path: Path) -> None:
+    assert dvc._output(["sh", "-c", "echo out; echo err >&2"], tmp_path, 60) == "out"
+    with pytest.raises(WorkplaceError, match=r"\(exit code 3\): err"):
+        dvc._output(["sh", "-c", "echo err >&2; exit 3"], tmp_path, 60)
