@@ -151,18 +151,9 @@ def _cache(root: Path) -> Iterator[Finding]:
     objects = [repository.cache.path(md5) for md5 in repository.cache.objects()]
     size = sum(path.stat().st_size for path in objects)
     lock = repository.lock_here()
-    graph = (root / "dvc.yaml").is_file()
-    missing = []
-    if lock is not None and graph:
-        from dagobert.lockfile import parse_graph, parse_params
-
-        params = root / "params.yaml"
-        values = parse_params(params.read_text(encoding="utf-8")) if params.is_file() else {}
-        flags = parse_graph((root / "dvc.yaml").read_text(encoding="utf-8"), values)
-        uncached = frozenset().union(*(stage.uncached for stage in flags.values()))
-        missing = [
-            out.path for out in lock.outs.values() if out.path not in uncached and not repository.cache.path(out.md5).exists()
-        ]
+    uncached = repository.uncached_here()
+    outs = lock.outs.values() if lock else ()
+    missing = [out.path for out in outs if out.path not in uncached and not repository.cache.path(out.md5).exists()]
     text = f"{len(objects):,} objects, {size / 1e9:.2f} GB in {repository.cache.directory}"
     if missing:
         yield Finding("cache", "look", f"{text}; not in it: {', '.join(missing[:4])}. dvc pull, or dvc repro")

@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +19,13 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from dagobert import events, files
-from dagobert.errors import DagobertError
-from dagobert.lockfile import Entry
-from dagobert.objects import md5_file, md5_path, relative_files, total_size
+from dagobert.objects import md5_file, total_size
+from dagobert.outputs import Damage, outputs_here
+from dagobert.outputs import damages as output_damages
 from dagobert.references import Reference, references
 from dagobert.repository import Repository
 
 ASIDE = Path(".dagobert/damaged")
-
-
-@dataclass(frozen=True)
-class Damage:
-    """One file that is not what its record says. `kind`: cache, run cache, output or checkpoint."""
-
-    path: str
-    kind: str
-    belongs_to: str
-    way_back: str
-    repaired: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,33 +47,31 @@ def fsck(repository: Repository, *, repair: bool = False) -> Examination:
     Args:
         repair: set damaged cache objects aside, and restore those of which the working tree has a whole copy.
     """
-    paths = [repository.cache.path(md5) for md5 in repository.cache.objects()]
-    belongs = references(repository)
     damages: list[Damage] = []
-    seen = size = 0
-    with events.progress("hashing", len(paths), unit="objects") as bar:
-        for path in paths:
-            md5 = path.parent.name + path.name
+    sizes: dict[str, int] = {}  # of the whole objects
+    belongs, objects, seen, size = references(repository), set(repository.cache.objects()), 0, 0
+    with events.progress("hashing", len(objects), unit="objects") as bar:
+        for md5 in sorted(objects):
+            path = repository.cache.path(md5)
             seen, size = seen + 1, size + path.stat().st_size
-            if md5_file(path) != md5.removesuffix(".dir"):
+            if md5_file(path) == md5.removesuffix(".dir"):
+                sizes[md5] = path.stat().st_size
+            else:
                 damages.append(_cache_damage(repository, path, md5, belongs.get(md5), repair))
             bar.update()
+    known = _Sizes(repository, sizes)
     for path in _files(repository.cache.directory / "runs"):
         seen, size = seen + 1, size + path.stat().st_size
-        if not run_cache_entry_is_whole(path):
+        if not run_cache_entry_is_whole(path, known):
             if repair:
                 set_aside(repository, path)
-            damages.append(
-                Damage(
-                    str(path), "run cache", "a run DVC remembers", "delete it: DVC will run that stage again when asked", repair
-                )
-            )
-    lock = repository.lock_here()
-    if lock is not None:
-        for stage, entry in ((record.name, out) for record in lock.stages.values() for out in record.outs):
-            count, amount, found = _output_damages(repository, stage, entry)
-            seen, size = seen + count, size + amount
-            damages += found
+            way = "delete it: DVC will run that stage again when asked"
+            damages.append(Damage(_shown(repository, path), "run cache", "a run DVC remembers", way, repair))
+    for output in outputs_here(repository):
+        seen += len(output.files)
+        place = repository.root / output.entry.path
+        size += total_size(place / name if name else place for name in output.files)
+        damages += output_damages(output, objects - sizes.keys())
     for folder in sorted((repository.root / ".dagobert/checkpoints").glob("*/*/")):
         if (problem := checkpoint_problem(folder)) is not None:
             way = "nothing to do: training goes on from the checkpoint before it"
@@ -122,13 +109,47 @@ def checkpoint_problem(folder: Path) -> str | None:
     return f"{', '.join(wrong)} is not what its manifest says" if wrong else None
 
 
-def run_cache_entry_is_whole(path: Path) -> bool:
-    """Whether a run cache entry has the SHA-256 its name says (of its values as JSON, sizes and counts left out)."""
+@dataclass
+class _Sizes:
+    """Sizes by hash, as far as they are known: of whole cache objects, and of files of the working tree."""
+
+    repository: Repository
+    objects: dict[str, int]
+    here: dict[str, tuple[str, int]] = field(default_factory=dict)
+
+    def of(self, item: dict[str, Any]) -> dict[str, int]:
+        """What is known of the size of one entry of the run cache, and of a directory's number of files."""
+        md5, path = str(item.get("md5")), str(item.get("path"))
+        if md5.endswith(".dir") and md5 in self.objects:
+            inner = list(self.repository.cache.listing(md5).values())
+            size = {"size": sum(map(self.objects.__getitem__, inner))} if all(each in self.objects for each in inner) else {}
+            return {"nfiles": len(inner), **size}
+        if md5 in self.objects:
+            return {"size": self.objects[md5]}
+        file = self.repository.root / path
+        if path not in self.here:
+            self.here[path] = (md5_file(file), file.stat().st_size) if file.is_file() else ("", 0)
+        return {"size": self.here[path][1]} if self.here[path][0] == md5 else {}
+
+
+def run_cache_entry_is_whole(path: Path, sizes: _Sizes) -> bool:
+    """Whether a run cache entry has the SHA-256 its name says (of its values as JSON, sizes and counts left out).
+
+    Sizes and counts must be numbers, and true where the size is known: DVC hands on those of outputs to `dvc.lock`.
+    """
     try:
         values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except (YAMLError, UnicodeDecodeError):
+    except (YAMLError, UnicodeDecodeError, ValueError):
         return False
-    return hashlib.sha256(json.dumps(_without_sizes(values), sort_keys=True).encode()).hexdigest() == path.name
+    if hashlib.sha256(json.dumps(_without_sizes(values), sort_keys=True).encode()).hexdigest() != path.name:
+        return False
+    items = [item for kind in ("deps", "outs") for item in values.get(kind, ())]
+    for item in items:
+        written = {name: item[name] for name in ("size", "nfiles") if name in item}
+        known = sizes.of(item)
+        if any(type(value) is not int or known.get(name, value) != value for name, value in written.items()):
+            return False
+    return True
 
 
 def _without_sizes(value: Any) -> Any:
@@ -165,37 +186,6 @@ def _cache_damage(repository: Repository, path: Path, md5: str, owner: Reference
 
 def _is(path: Path, md5: str) -> bool:
     return path.is_file() and md5_file(path) == md5
-
-
-def _output_damages(repository: Repository, stage: str, entry: Entry) -> tuple[int, int, list[Damage]]:
-    """Files of one output of the working tree that are not what `dvc.lock` says: (files, bytes, damages)."""
-    path = repository.root / entry.path
-    if not path.exists():
-        return 0, 0, []  # not checked out
-    expected = {"": entry.md5}
-    present = {"": path}
-    if entry.is_directory:
-        present = {name: path / name for name in relative_files(path)}
-        try:
-            expected = repository.cache.listing(entry.md5)
-        except DagobertError:  # no listing to compare with file by file: an output that is not cached, say
-            expected = {} if md5_path(path) != entry.md5 else {name: md5_file(file) for name, file in present.items()}
-    damages = []
-    for name in sorted(present.keys() | expected.keys()):
-        file = path / name if name else path
-        if name in present and name in expected and md5_file(file) == expected[name]:
-            continue
-        what = (
-            "is not what"
-            if name in present and name in expected
-            else ("is not in what" if name in present else "is missing from what")
-        )
-        way = f"dvc checkout --force {entry.path}"
-        if repository.cache.faults(entry):
-            way = f"dvc repro --force --single-item {stage}"
-        belongs = f"{entry.path}: {what} {stage} made (edited, or damaged)"
-        damages.append(Damage(_shown(repository, file), "output", belongs, way))
-    return len(present), sum(file.stat().st_size for file in present.values()), damages
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -181,6 +181,11 @@ class Repository:
         path = self.root / LOCK
         return parse_lock(path.read_text(encoding="utf-8")) if path.is_file() else None
 
+    def uncached_here(self) -> frozenset[str]:
+        """Outputs that `dvc.yaml` of the working tree keeps out of the cache."""
+        texts = [path.read_text(encoding="utf-8") if path.is_file() else "" for path in (self.root / GRAPH, self.root / PARAMS)]
+        return frozenset().union(*(flags.uncached for flags in parse_graph(texts[0], parse_params(texts[1])).values()))
+
     def params(self, commit: str, path: str = PARAMS) -> dict[str, Any]:
         """A parameter file at a commit, empty where there is none."""
         return parse_params((self.read(commit, path) or b"").decode(), f"{commit[:10]}:{path}")

@@ -15,7 +15,7 @@ def register(commands: Commands) -> None:
     parser = commands.add_parser(
         "fsck",
         help="hash every cache object, output and checkpoint, and name the damaged ones",
-        description="Hash every cache object, output and checkpoint. Exit code 1 when one is damaged.",
+        description="Hash every cache object, output and checkpoint. Exit code 1 when one is damaged or missing.",
     )
     parser.add_argument(
         "--repair", action="store_true", help="set damaged objects aside, and restore those with a whole copy here"
@@ -53,11 +53,13 @@ def fsck(arguments: argparse.Namespace) -> int:
         print(json.dumps(found.as_json(), indent=2))
     else:
         for damage in found.damages:
-            state = "repaired" if damage.repaired else "DAMAGED"
+            state = "repaired" if damage.repaired else "MISSING" if damage.kind == "missing" else "DAMAGED"
             print(
                 f"{state} ({damage.kind}) {damage.path}\n    belongs to: {damage.belongs_to}\n    way back:   {damage.way_back}"
             )
-        print(f"{found.files:,} files, {found.bytes / 1e6:,.1f} MB hashed: {len(found.damages) or 'none'} damaged")
+        missing = sum(damage.kind == "missing" for damage in found.damages)
+        counts = f"{len(found.damages) - missing or 'none'} damaged" + (f", {missing} missing" if missing else "")
+        print(f"{found.files:,} files, {found.bytes / 1e6:,.1f} MB hashed: {counts}")
     return 1 if any(not damage.repaired for damage in found.damages) else 0
 
 
