@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,9 @@ State = Literal["ok", "look", "bad"]  # look: works, and should be looked at
 _OLDEST, _NEWEST = (3, 11), (3, 14)
 _DISK_BAD, _DISK_LOW = 2e9, 10e9  # bytes free: less than one training run writes; less than a comfortable few
 _PATIENCE = 3.0  # seconds to wait for a server
+_CLOUD_PATIENCE = 30.0  # seconds to wait for a listing: DVC starts in one, and a cloud's library tries again and again
+_PORTS = {"ssh": 22, "https": 443, "http": 80}
+_NOT_CLOUDS = {"", "file", *_PORTS}  # asked without DVC: it would want a password, or lists nothing
 
 
 @dataclass(frozen=True)
@@ -166,24 +170,54 @@ def _remotes(root: Path) -> Iterator[Finding]:
     if not remotes:
         yield Finding("remotes", "look", "none: what is here is the only copy. dvc remote add --default store /some/other/disk")
     for name, url in remotes.items():
-        problem = unreachable(url)
+        problem = _remote_problem(root, name, url)
         yield Finding(f"remote {name}", "look" if problem else "ok", f"{url}{': ' + problem if problem else ''}")
 
 
-def unreachable(url: str) -> str | None:
-    """Why a remote cannot be reached, as far as that can be told without its credentials; None: it answers."""
-    parsed = urlparse(url)
+def _remote_problem(root: Path, name: str, url: str) -> str | None:
+    problem = unreachable(url, Repository.find(root).config.get(f'remote "{name}"', {}))
+    return problem or (unlisted(root, name, url) if urlparse(url).scheme not in _NOT_CLOUDS else None)
+
+
+def unreachable(url: str, options: Mapping[str, str] | None = None) -> str | None:
+    """Why a remote cannot be reached, as far as that can be told without its credentials; None: it answers.
+
+    Args:
+        options: what DVC's configuration says of the remote (`port`, `endpointurl`).
+    """
+    options = options or {}
+    parsed = urlparse(options.get("endpointurl") or url)
     if not parsed.scheme or parsed.scheme == "file":
         path = Path(parsed.path)
         return None if path.is_dir() or path.parent.is_dir() else "no such directory: mount it, or dvc remote modify … url …"
-    ports = {"ssh": 22, "https": 443, "http": 80}
-    if parsed.scheme not in ports or not parsed.hostname:
+    if parsed.scheme not in _PORTS or not parsed.hostname:
         return None
+    port = int(options.get("port") or parsed.port or _PORTS[parsed.scheme])
     try:
-        socket.create_connection((parsed.hostname, parsed.port or ports[parsed.scheme]), _PATIENCE).close()
+        socket.create_connection((parsed.hostname, port), _PATIENCE).close()
     except OSError as error:
-        return f"does not answer ({error}): check network and address"
+        return f"{parsed.hostname}:{port} does not answer ({error}): check network and address"
     return None
+
+
+def unlisted(root: Path, name: str, url: str) -> str | None:
+    """Why DVC cannot list a remote, with the credentials it has; None: it can, or nothing has been pushed there yet."""
+    command = ["dvc", "list-url", "--level", "0", f"remote://{name}/"]
+    try:
+        done = subprocess.run(
+            command, cwd=root, env=environment(), capture_output=True, text=True, check=False, timeout=_CLOUD_PATIENCE
+        )
+    except subprocess.TimeoutExpired:
+        return f"does not answer within {_CLOUD_PATIENCE:.0f} s: check network, endpointurl, region and credentials"
+    if done.returncode == 0:
+        return None
+    if missing := re.search(r"requires '(dvc-[\w-]+)'", done.stderr) or re.search(r"pip install '(\S+)'", done.stderr):
+        return f"DVC cannot speak {urlparse(url).scheme} here: .venv/bin/pip install '{missing[1]}'"
+    errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR:")]
+    words = (errors or ["DVC does not say why"])[-1].removeprefix("ERROR: ").removeprefix("unexpected error - ")
+    if words.rpartition(" does not exist: ")[2].strip("/") == url.partition("://")[2].strip("/"):
+        return None  # an empty place in a bucket that is there
+    return f"cannot be listed ({words}): check its name, and the credentials in .dvc/config.local"
 
 
 def _prefect(root: Path) -> Iterator[Finding]:

@@ -8,10 +8,12 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from dagobert import doctor
 from dagobert.experiments import record
 from dagobert.fsck import fsck
 from dagobert.repository import Repository, environment
@@ -33,6 +35,24 @@ def test_a_past_model_comes_back_from_a_server(toy_root: Path, tmp_path: Path, o
         store.credentials(tmp_path / "other")
         toy.dvc(tmp_path / "other", "pull", "--quiet")
         assert toy.contents(tmp_path / "other") == toy.contents(toy_root)
+
+
+def test_doctor_asks_the_cloud_itself(toy_root: Path, tmp_path: Path) -> None:
+    def said(url: str, **options: str) -> str:
+        lines = [f"{name} = {value}" for name, value in (store.options | options).items()] if url.startswith("s3:") else []
+        (toy_root / ".dvc/config").write_text("\n".join(["['remote \"far\"']", f"url = {url}", *lines]) + "\n")
+        (finding,) = doctor._remotes(toy_root)
+        assert "\n" not in finding.text
+        return f"{finding.state}: {finding.text}"
+
+    with stores.s3(tmp_path) as store:
+        assert said(store.url) == f"ok: {store.url}"  # nothing was pushed yet
+        toy.dvc(toy_root, "push", "--quiet", "--remote", "far")
+        assert said(store.url) == f"ok: {store.url}"
+        assert "The specified bucket does not exist" in said("s3://no-such-bucket/dvc")
+        assert "look: s3://store/dvc: cannot be listed (Forbidden" in said(store.url, secret_access_key="wrong")
+    if find_spec("dvc_oss") is None:
+        assert said("oss://bucket/x").endswith("DVC cannot speak oss here: .venv/bin/pip install 'dvc-oss'")
 
 
 @pytest.mark.parametrize(

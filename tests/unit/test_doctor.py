@@ -53,3 +53,13 @@ def test_remotes_that_answer_and_that_do_not(tmp_path: Path) -> None:
     assert doctor.unreachable(str(tmp_path)) is None
     assert "no such directory" in str(doctor.unreachable("/no/such/store"))
     assert doctor.unreachable("s3://bucket/x") is None
+
+
+def test_the_port_and_the_endpoint_of_a_remote_are_those_of_its_options() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        assert doctor.unreachable("ssh://127.0.0.1/x", {"port": port}) is None
+        assert doctor.unreachable("ssh://127.0.0.1:1/x", {"port": port}) is None  # as DVC reads it
+        assert doctor.unreachable("s3://bucket/x", {"endpointurl": f"http://127.0.0.1:{port}"}) is None
+    assert f"127.0.0.1:{port} does not answer" in str(doctor.unreachable("ssh://127.0.0.1/x", {"port": port}))
+    assert "does not answer" in str(doctor.unreachable("s3://bucket/x", {"endpointurl": f"http://127.0.0.1:{port}"}))
