@@ -12,7 +12,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows import shell
-from tasks.reproduction import reproduce_revision, state_of
+from tasks.reproduction import EXIT_CODES, reproduce_revision, state_of
 from tasks.setting import at_home
 
 
@@ -30,7 +30,7 @@ def reproduce(revision: str = "HEAD", fetch: bool = False, pull: bool = False) -
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the flow from a shell; exit code 1: different or cannot run, 2: what the user can mend."""
+    """Run the flow from a shell; the exit codes of `dagobert reproduce`: 1: different, 2: cannot run, or no such revision."""
     parser = argparse.ArgumentParser(prog="python -m flows.reproduce", description="Run a past experiment again.")
     parser.add_argument("revision", metavar="REV", nargs="?", default="HEAD", help="commit, branch, tag or experiment")
     parser.add_argument("--fetch", action="store_true", help="get the data from its source again")
@@ -38,9 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     states: list[State[Any]] = []
     code = shell.run(lambda: states.append(reproduce(arguments.revision, arguments.fetch, arguments.pull, return_state=True)))
-    if code == 0 and not states[0].is_completed():
-        return 1
-    return code
+    return code or EXIT_CODES.get(str(states[0].name), 2)
 
 
 if __name__ == "__main__":

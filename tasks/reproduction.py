@@ -19,6 +19,7 @@ from tasks.errors import StageError, StageInterruptedError
 
 KEY = "reproduction"
 LONGEST = 7 * 24 * 3600.0  # seconds
+EXIT_CODES = {"Identical": 0, "WithinTolerance": 0, "Different": 1}  # by name of the state; all others: 2
 STATES = {"identical": "Identical", "within tolerance": "WithinTolerance", "different": "Different", "cannot run": "CannotRun"}
 
 

@@ -16,7 +16,7 @@ rest = sys.argv[2:]
 verdict = rest[-1]
 if verdict == "nothing":
     sys.exit("dagobert reproduce: nothing: no commit, tag, branch or experiment has this name")
-code = dict(identical=0, different=1)[verdict]
+code = {{"identical": 0, "different": 1, "cannot run": 2}}[verdict]
 report = dict(revision=verdict, commit="c0ffee", verdict=verdict, exit_code=code, first="train", missing=[])
 report["causes"] = ["another seed"]
 pathlib.Path(rest[rest.index("--json") + 1]).write_text(json.dumps(report))
@@ -52,14 +52,17 @@ def test_exit_codes_from_a_shell(stand_in: Path) -> None:
 
     assert main(["identical", "--fetch"]) == 0
     assert main(["different"]) == 1
-    assert main(["nothing"]) in (1, 2)
+    assert main(["cannot run"]) == 2
+    assert main(["nothing"]) == 2
 
 
 def test_what_the_command_reports_is_what_the_task_reads() -> None:
     from dagobert.verdicts import EXIT_CODES, Report
+    from tasks.reproduction import EXIT_CODES as OF_STATES
     from tasks.reproduction import STATES, state_of
 
     assert set(STATES) == set(EXIT_CODES)
     for verdict, code in EXIT_CODES.items():
         state = state_of(json.loads(json.dumps(Report("main", "c0ffee", verdict, first="train").as_json())))
         assert state.is_completed() == (code == 0)
+        assert OF_STATES.get(str(state.name), 2) == code
