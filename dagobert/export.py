@@ -17,7 +17,7 @@ from dagobert.errors import RepositoryError
 from dagobert.experiments import METRICS
 from dagobert.lockfile import parse_params
 from dagobert.objects import md5_bytes
-from dagobert.promotion import commit_of, model_directory
+from dagobert.promotion import model_directory
 from dagobert.record import record_faults
 from dagobert.repository import LOCK, Repository
 
@@ -33,7 +33,7 @@ def export(repository: Repository, revision: str, directory: Path) -> Path:
     """
     if directory.exists():
         raise RepositoryError(f"{directory} is there already: choose a directory that is not.")
-    commit = commit_of(repository, revision)
+    commit = repository.resolve(revision)
     source = model_directory(repository, revision)
     with files.atomic_directory(directory) as made:
         shutil.copytree(source, made, dirs_exist_ok=True)

@@ -22,9 +22,8 @@ from dagobert.errors import RepositoryError
 from dagobert.objects import md5_path
 from dagobert.record import record_faults
 from dagobert.recorded import recorded_outputs
-from dagobert.repository import Repository
+from dagobert.repository import ARTIFACT, Repository
 
-ARTIFACT = "model"  # its path is said in dvc.yaml under `artifacts:`
 MODEL, DATA_REPORT = "models/finetuned", "reports/data.json"
 MODELS = Path(".dagobert/models")
 ALPHA = 0.05  # chance that the gate lets an equally good model pass as a better one
@@ -77,16 +76,6 @@ def current(repository: Repository, stage: str) -> Assignment | None:
     """What is in a stage now."""
     found = history(repository, stage)
     return found[-1] if found else None
-
-
-def commit_of(repository: Repository, name: str) -> str:
-    """The commit whose model is in a stage (`production`), or that a revision or experiment name means.
-
-    Raises:
-        RepositoryError: nothing has this name.
-    """
-    assignment = current(repository, name)
-    return assignment.commit if assignment else repository.resolve(name)
 
 
 def gate(repository: Repository, candidate: str, incumbent: str | None) -> list[Check]:
@@ -218,7 +207,7 @@ def model_directory(repository: Repository, name: str) -> Path:
     Raises:
         RepositoryError: nothing has this name, or bytes cannot be had.
     """
-    commit = commit_of(repository, name)
+    commit = repository.resolve(name)
     lock = repository.lock(commit)
     if MODEL not in lock.outs:
         raise RepositoryError(f"{name}: {commit[:10]} recorded no {MODEL}.")

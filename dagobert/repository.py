@@ -32,6 +32,7 @@ from dagobert.objects import Cache
 LOCK, GRAPH, PARAMS = "dvc.lock", "dvc.yaml", "params.yaml"
 EVENTS = Path(".dagobert/events")
 STARTED_BY, SECONDS = "Started-by", "Seconds"  # trailers of an experiment's commit message
+ARTIFACT = "model"  # what is promoted; its path is said in dvc.yaml under `artifacts:`
 _EXPERIMENT = re.compile(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/(.+)")
 _GRACE = 10.0  # seconds a command has to end after SIGTERM
 _GONE = 2.0  # seconds to wait for what was killed to be gone
@@ -87,11 +88,15 @@ class Repository:
         return _output(["git", *arguments], self.root).removesuffix("\n")
 
     def resolve(self, revision: str) -> str:
-        """The commit that a commit id, tag, branch or experiment name means.
+        """The commit that a stage (`production`: the model promoted to it), commit id, tag, branch or experiment name means.
+
+        The first of these that has the name counts: a branch called `production` must not stand for the promoted model.
 
         Raises:
             RepositoryError: there is no such thing, or several experiments have this name.
         """
+        if (promoted := self.promoted(revision)) is not None:
+            return promoted
         with suppress(RepositoryError):
             return self.git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
         found = [experiment for experiment in self.experiments() if experiment.name == revision]
@@ -103,6 +108,15 @@ class Repository:
             names = ", ".join(experiment.name for experiment in self.experiments()[:8]) or "there are none yet"
             raise RepositoryError(f"{revision}: no commit, tag, branch or experiment has this name. Experiments: {names}.")
         return found[0].commit
+
+    def promoted(self, stage: str) -> str | None:
+        """The commit whose model is in a stage now; None: nothing is, or no stage has this name."""
+        if not re.fullmatch(r"[a-z][a-z0-9-]*", stage):
+            return None
+        prefix = f"refs/tags/{ARTIFACT}#{stage}#"
+        tags = self.git("for-each-ref", "--format=%(refname)", prefix + "*").split()
+        numbers = [int(tag.removeprefix(prefix)) for tag in tags if tag.removeprefix(prefix).isdigit()]
+        return self.git("rev-parse", "--verify", f"{prefix}{max(numbers)}^{{commit}}") if numbers else None
 
     def experiments(self) -> list[Experiment]:
         """Every experiment, oldest first."""

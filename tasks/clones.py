@@ -15,9 +15,11 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
+from dagobert.errors import RepositoryError
+from dagobert.repository import Repository
 from tasks import dvc
 from tasks.errors import WorkplaceError
 from tasks.workplace import Workplace
@@ -33,34 +35,23 @@ def clones_directory(origin: Path) -> Path:
 
 
 def resolve(origin: Path, revision: str) -> str:
-    """The commit that a revision stands for: commit, branch, tag, experiment, `production`; empty: what is checked out.
+    """The commit that a revision stands for, as the `dagobert` command reads it; empty: what is checked out.
 
     Raises:
         WorkplaceError: there is none.
     """
     revision = revision.strip() or "HEAD"
-    names = [revision, *experiment_refs(origin, revision), *stage_tags(origin, revision)]
-    for name in names:
-        with suppress(WorkplaceError):
-            return dvc.git(origin, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
-    raise WorkplaceError(
-        f"{origin}: no commit, branch, tag or experiment is called {revision!r}. `git log` and `dvc exp list --all` show them."
-        if revision != "HEAD"
-        else f"{origin}: nothing is committed yet. A run works on a commit: `git commit` first."
-    )
+    try:
+        return Repository(origin).resolve(revision)
+    except RepositoryError as error:
+        unborn = f"{origin}: nothing is committed yet. A run works on a commit: `git commit` first."
+        raise WorkplaceError(unborn if revision == "HEAD" else str(error)) from None
 
 
 def experiment_refs(root: Path, name: str) -> list[str]:
     """The git refs of the experiments of that name."""
     refs = dvc.git(root, "for-each-ref", "--format=%(refname)", "refs/exps").split()
     return [ref for ref in refs if re.fullmatch(rf"refs/exps/[0-9a-f]{{2}}/[0-9a-f]{{38}}/{re.escape(name)}", ref)]
-
-
-def stage_tags(root: Path, stage: str) -> list[str]:
-    """The tags that put a model in a stage such as `production`, newest first."""
-    tags = dvc.git(root, "for-each-ref", "--format=%(refname)", "refs/tags").split()
-    found = [(int(match[1]), tag) for tag in tags if (match := re.fullmatch(rf"refs/tags/model#{re.escape(stage)}#(\d+)", tag))]
-    return [tag for _, tag in sorted(found, reverse=True)]
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 
-from tasks import clones, dvc, processes
+from dagobert.repository import Repository
+from tasks import dvc, processes
 from tasks.errors import StageError, StageInterruptedError, WorkplaceError
 from tasks.running import Logger
 from tasks.workplace import Workplace
@@ -78,8 +79,7 @@ def compare(place: Workplace) -> dict[str, Any]:
 
 def in_service(origin: Path) -> str | None:
     """The commit whose model is in service."""
-    tags = clones.stage_tags(origin, PRODUCTION)
-    return dvc.git(origin, "rev-parse", "--verify", f"{tags[0]}^{{commit}}") if tags else None
+    return Repository(origin).promoted(PRODUCTION)
 
 
 def verdict(found: dict[str, Any]) -> tuple[bool, str]:

@@ -91,12 +91,12 @@ def _directory(name: Path) -> Path:
     from contextlib import suppress
 
     from dagobert.errors import RepositoryError
-    from dagobert.promotion import current, model_directory
+    from dagobert.promotion import model_directory
     from dagobert.repository import Repository
 
     commit = None
     if not name.exists():
         with suppress(RepositoryError):  # no repository here, or nothing in it has this name: a path after all
             repository = Repository.find()
-            commit = current(repository, str(name)) or repository.resolve(str(name))
+            commit = repository.resolve(str(name))
     return model_directory(repository, str(name)) if commit else name

@@ -90,7 +90,7 @@ def restore(arguments: argparse.Namespace) -> int:
     from dagobert.repository import Repository
 
     repository = Repository.find()
-    commit = promotion.commit_of(repository, arguments.revision)
+    commit = repository.resolve(arguments.revision)
     restoring.restore(repository, commit)
     print(f"The working tree is that of {commit[:10]}; HEAD was not moved. Go back: git restore . && dvc checkout")
     return 0

@@ -27,7 +27,11 @@ def register(commands: Commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "revision", metavar="REV", nargs="?", default="HEAD", help="commit, tag, branch or experiment (default: HEAD)"
+        "revision",
+        metavar="REV",
+        nargs="?",
+        default="HEAD",
+        help="commit, tag, branch, experiment, or a stage such as production (default: HEAD)",
     )
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write the report here, beside .dagobert/reproductions/COMMIT.json"

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks import clones, dvc
+from dagobert.repository import Repository
+from tasks import clones, dvc, scoring
 from tasks.errors import WorkplaceError
 from tasks.record import save_experiment
 from tasks.values import write_values
@@ -51,8 +52,22 @@ def test_old_clones_go_and_living_ones_stay(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("revision", ["nothing", "--upload-pack=x", "HEAD~99"])
 def test_a_revision_that_does_not_exist(project: Path, revision: str) -> None:
-    with pytest.raises(WorkplaceError, match="no commit, branch, tag or experiment"):
+    with pytest.raises(WorkplaceError, match="no commit, tag, branch or experiment"):
         clones.resolve(project, revision)
+
+
+def test_production_is_the_promoted_model_for_flows_and_commands(project: Path) -> None:
+    sh(project, "git", "tag", "model#production#9")
+    sh(project, "git", "commit", "-q", "--allow-empty", "-m", "Promoted last")
+    sh(project, "git", "tag", "-a", "model#production#10", "-m", "annotated, and the tenth")
+    promoted = sh(project, "git", "rev-parse", "HEAD").strip()
+    sh(project, "git", "commit", "-q", "--allow-empty", "-m", "A branch of that name goes on")
+    sh(project, "git", "branch", "production")
+    assert clones.resolve(project, "production") == Repository(project).resolve("production") == promoted
+    assert scoring.in_service(project) == promoted
+    assert clones.resolve(project, "refs/heads/production") == sh(project, "git", "rev-parse", "HEAD").strip()
+    with pytest.raises(WorkplaceError, match="no commit, tag, branch or experiment has this name"):
+        clones.resolve(project, "staging")
 
 
 def test_an_experiment_is_recorded_and_can_be_got_back(project: Path) -> None:
