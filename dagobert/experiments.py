@@ -18,14 +18,17 @@ from typing import Any
 from dagobert import events
 from dagobert.errors import DagobertError, RepositoryError
 from dagobert.lockfile import Lock, flatten
-from dagobert.repository import SECONDS, STARTED_BY, Repository
+from dagobert.repository import LOCK, SECONDS, STARTED_BY, Repository
 
 METRICS = "reports/metrics.json"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. `changes`: parameters that differ from the commit it was made from, {name: [there, here]}."""
+    """One line of the table. `changes`: parameters that differ from `baseline`, {name: [there, here]}.
+
+    The baseline is the commit that an experiment was made from; of a branch or tag, the commit that held the record before.
+    """
 
     name: str
     kind: str  # experiment, branch or tag
@@ -69,7 +72,8 @@ def _places(repository: Repository) -> Iterator[tuple[str, str, str, str]]:
     for line in listing.splitlines():
         name, *commits = line.split()
         _, kind, short = name.split("/", 2)
-        yield short, "branch" if kind == "heads" else "tag", commits[-1], commits[-1]
+        records = repository.git("log", "-2", "--first-parent", "--format=%H", commits[-1], "--", LOCK).split()
+        yield short, "branch" if kind == "heads" else "tag", commits[-1], records[1] if len(records) > 1 else commits[-1]
     for experiment in repository.experiments():
         yield experiment.name, "experiment", experiment.commit, experiment.baseline
 

@@ -318,9 +318,15 @@ class Repository:
         return name
 
     def run_message(self, name: str, started_by: str | None = None) -> str:
-        """A commit message with what no output may hold: who started the run, and seconds of each stage's last run here."""
-        lock = self.lock_here()
-        taken = {stage: _seconds(self.root / EVENTS / f"{stage}.jsonl") for stage in (lock.order() if lock else ())}
+        """A commit message with what no output may hold: who started the run, and seconds of each stage that ran for it.
+
+        A stage whose record is that of HEAD did not: its last run here was for something else.
+        """
+        lock, head = self.lock_here(), self.head()
+        before = self.read(head, LOCK) if head else None
+        known = parse_lock(before.decode()).stages if before else {}
+        ran = [stage for stage in (lock.order() if lock else ()) if lock and lock.stages[stage] != known.get(stage)]
+        taken = {stage: _seconds(self.root / EVENTS / f"{stage}.jsonl") for stage in ran}
         seconds = json.dumps({stage: value for stage, value in taken.items() if value is not None})
         who = started_by or os.environ.get("DAGOBERT_STARTED_BY") or self.git("config", "--default", "unknown", "user.name")
         return f"dagobert: {name}\n\n{STARTED_BY}: {who}\n{SECONDS}: {seconds}"

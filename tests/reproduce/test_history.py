@@ -27,7 +27,7 @@ def history(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     toy.repro(root)
     events = root / ".dagobert/events"
     events.mkdir(parents=True)
-    for stage, seconds in (("train", 61.0), ("evaluate", 2.5)):
+    for stage, seconds in (("clean", 1000.0), ("train", 61.0), ("evaluate", 2.5)):  # `clean` ran for something else
         lines = [{"kind": "start"}, {"kind": "end", "status": "ok", "seconds": seconds}]
         (events / f"{stage}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     record(Repository(root), "seven", started_by="Ada")
@@ -48,6 +48,18 @@ def test_the_table(history: Path) -> None:
     assert "train.seed=7" in shown
     assert "1 min 04 s" in shown
     assert "%" in shown
+
+
+def test_a_branch_shows_what_changed_since_the_record_before(toy_root: Path) -> None:
+    for name, seed in (("v1", 8), ("v2", 9)):
+        toy.set_param(toy_root, "train", "seed", seed)
+        toy.repro(toy_root)
+        toy.commit(toy_root, name)
+        toy.git(toy_root, "tag", name)
+    toy.commit(toy_root, "Words only, nothing was run")
+    found = {row.name: row for row in rows(Repository(toy_root))}
+    assert found["v1"].changes == {"train.seed": (42, 8)}
+    assert found["v2"].changes == found["main"].changes == {"train.seed": (8, 9)}
 
 
 def test_no_experiment_yet() -> None:
