@@ -3,10 +3,10 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 
-.PHONY: help setup run summary reproduce flow serve test test-ui check format lock bench chaos chaos-flow fuzz clean
+.PHONY: help setup run summary reproduce flow serve test test-reproduce test-ui check format lock bench chaos chaos-flow fuzz clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
 setup: ## install requirements.lock into .venv (only when it changed)
 	@tools/setup.sh
@@ -30,6 +30,10 @@ serve: setup ## Prefect server, UI and deployments on this machine
 
 test: setup ## all tests (13 minutes on 2 cores that also did other work)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+test-reproduce: setup ## every test of reproduction, slow ones too (SSH, S3, killed transfers), then 500 random steps (an hour)
+	$(BIN)/python -m pytest tests/reproduce -m "slow or not slow"
+	$(BIN)/python -m tests.reproduce.sequences 500
 
 test-ui: setup ## click through the Prefect UI in headless Chromium (Debian: chromium)
 	$(BIN)/python -m pytest tests/ui/browser.py

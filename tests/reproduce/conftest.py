@@ -22,8 +22,8 @@ def toy_root(template: Path, tmp_path: Path) -> Path:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Slow tests of this room wait until they are asked for: `pytest -m slow tests/reproduce`."""
+    """Slow tests of this room wait until they are asked for: `make test-reproduce`, `pytest -m slow tests/reproduce`."""
     if not config.option.markexpr:
         for item in items:
             if Path(__file__).parent in item.path.parents and "slow" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="slow: pytest -m slow tests/reproduce"))
+                item.add_marker(pytest.mark.skip(reason="slow: make test-reproduce"))

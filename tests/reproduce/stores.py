@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import shutil
 import signal
@@ -10,13 +11,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from dagobert.objects import is_hash
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,8 @@ class Store:
 
     url: str
     options: dict[str, str] = field(default_factory=dict)
+    objects: Callable[[], dict[str, object]] = dict
+    """What lies there: {hash: something that changes when it is written anew}."""
 
     def add_to(self, root: Path) -> None:
         """What `dvc remote add --default store URL` writes, without waiting for DVC."""
@@ -42,7 +50,7 @@ class Store:
 @contextmanager
 def directory(folder: Path) -> Iterator[Store]:
     (folder / "store").mkdir()
-    yield Store(str(folder / "store"))
+    yield Store(str(folder / "store"), objects=lambda: objects_below(folder / "store"))
 
 
 @contextmanager
@@ -68,7 +76,7 @@ def ssh(folder: Path) -> Iterator[Store]:
     (folder / "store").mkdir()
     with serving([server, "-D", "-e", "-f", str(folder / "sshd_config")], port, folder / "sshd.log"):
         options = {"keyfile": str(folder / "user"), "user": getpass.getuser(), "port": str(port)}
-        yield Store(f"ssh://127.0.0.1{folder}/store", options)
+        yield Store(f"ssh://127.0.0.1{folder}/store", options, lambda: objects_below(folder / "store"))
 
 
 @contextmanager
@@ -96,7 +104,38 @@ def s3(folder: Path) -> Iterator[Store]:
             assert time.monotonic() < deadline, log.read_text(errors="replace")[-3000:]
             time.sleep(0.2)
         options = {"endpointurl": f"http://127.0.0.1:{ports[3]}", "access_key_id": "toy", "secret_access_key": "toy-secret"}
-        yield Store("s3://store/dvc", options)
+        filer = f"http://127.0.0.1:{ports[2]}/buckets/store/dvc/files/md5"
+        yield Store("s3://store/dvc", options, lambda: objects_listed(filer))
+
+
+def objects_below(folder: Path) -> dict[str, object]:
+    """Whole objects of a DVC cache or remote on this disk; what is still being written has another name."""
+    found: dict[str, object] = {}
+    for path in folder.glob("files/md5/[0-9a-f][0-9a-f]/*"):
+        if is_hash(path.parent.name + path.name):
+            facts = path.stat()
+            found[path.parent.name + path.name] = (facts.st_ino, facts.st_mtime_ns)
+    return found
+
+
+def objects_listed(url: str) -> dict[str, object]:
+    """Objects of a DVC remote in SeaweedFS, as its filer lists them."""
+    found: dict[str, object] = {}
+    for folder in _entries(url):
+        name = folder["FullPath"].rpartition("/")[2]
+        for entry in _entries(f"{url}/{name}"):
+            found[name + entry["FullPath"].rpartition("/")[2]] = entry["Mtime"]
+    return found
+
+
+def _entries(url: str) -> list[dict[str, Any]]:
+    request = urllib.request.Request(f"{url}/?limit=1000", headers={"Accept": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)["Entries"] or []
+    except urllib.error.HTTPError as error:
+        error.close()
+        return []
 
 
 @contextmanager

@@ -139,7 +139,7 @@ def test_a_changed_comment_is_named_and_changes_nothing(toy_root: Path) -> None:
 
 @pytest.mark.parametrize(
     ("section", "name", "value", "first"),
-    [("clean", "lower", False, "clean"), pytest.param("split", "seed", 43, "split", marks=pytest.mark.slow)],
+    [("clean", "lower", False, "clean"), ("split", "seed", 43, "split")],
 )
 def test_a_changed_parameter_or_seed(toy_root: Path, section: str, name: str, value: object, first: str) -> None:
     toy.set_param(toy_root, section, name, value)
@@ -253,7 +253,6 @@ def test_another_machine_with_other_figures_is_different(toy_root: Path, monkeyp
     assert "the fingerprint differs: threads was 1, is 300000" in report.causes[0]
 
 
-@pytest.mark.slow
 def test_another_parameter_on_another_machine_is_never_within_tolerance(
     toy_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,7 +266,6 @@ def test_another_parameter_on_another_machine_is_never_within_tolerance(
     assert "train.learning_rate" in report.causes[0]
 
 
-@pytest.mark.slow
 def test_a_lock_that_was_written_by_hand(toy_root: Path) -> None:
     lock = toy_root / "dvc.lock"
     digest = toy.repository(toy_root).lock("HEAD").outs["data/splits.json"].md5
