@@ -22,6 +22,7 @@ from dagobert import dropout as sites
 from dagobert.attention import Group, attention_rows, group_sequences
 from dagobert.batches import Batch
 from dagobert.dropout import Dropout
+from dagobert.errors import ParameterError
 from dagobert.fused import PARAMETERS, FusedLayer, Plan, Weights, layer_forward
 
 _KEEP_BYTES = 2 << 30  # attention probabilities held for the backward pass; above, they are computed again
@@ -217,5 +218,15 @@ def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that `train.device` means here."""
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    """The device that `train.device` means here.
+
+    Raises:
+        ParameterError: a GPU is asked for, and torch finds none.
+    """
+    found = torch.cuda.is_available()
+    if name == "cuda" and not found:
+        raise ParameterError(
+            f"the device is to be cuda, but torch {torch.__version__} finds no GPU here. Set train.device (of predict: "
+            f"--device) to auto or cpu, or install a driver and a torch that is built for it."
+        )
+    return torch.device("cuda" if name != "cpu" and found else "cpu")

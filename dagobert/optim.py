@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dagobert.errors import ParameterError
+
 
 def layers_of(model: nn.Module) -> list[nn.Module]:
     """The transformer layers of an encoder, bottom first."""
@@ -35,11 +37,17 @@ def embeddings_of(model: nn.Module) -> nn.Module:
 
 
 def freeze(model: nn.Module, what: str | int) -> None:
-    """Keep parameters as they are: "none", "embeddings", "encoder" (all but pooler and head) or n: embeddings and n layers."""
+    """Keep parameters as they are: "none", "embeddings", "encoder" (all but pooler and head) or n: embeddings and n layers.
+
+    Raises:
+        ParameterError: the model has fewer layers.
+    """
     frozen: list[nn.Module] = []
     if what != "none":
         frozen.append(embeddings_of(model))
     layers = layers_of(model)
+    if isinstance(what, int) or what == "encoder":
+        _check_layers(model, "freeze", what, what if isinstance(what, int) else 1, len(layers))
     if what == "encoder":
         frozen += layers
     elif isinstance(what, int):
@@ -49,7 +57,12 @@ def freeze(model: nn.Module, what: str | int) -> None:
 
 
 def reinitialize(model: nn.Module, n: int, seed: int) -> None:
-    """Draw the top n layers anew, as before pre-training (Zhang et al. 2021, "Revisiting Few-sample BERT Fine-tuning")."""
+    """Draw the top n layers anew, as before pre-training (Zhang et al. 2021, "Revisiting Few-sample BERT Fine-tuning").
+
+    Raises:
+        ParameterError: the model has fewer layers.
+    """
+    _check_layers(model, "reinit_layers", n, n, len(layers_of(model)))
     if n == 0:
         return
     stock: Any = model
@@ -64,6 +77,15 @@ def reinitialize(model: nn.Module, n: int, seed: int) -> None:
                     parameter.zero_()
                 else:
                     parameter.fill_(1.0)
+
+
+def _check_layers(model: nn.Module, parameter: str, value: str | int, asked: int, layers: int) -> None:
+    if not 0 <= asked <= layers:
+        stock: Any = model
+        raise ParameterError(
+            f"train.{parameter} is {value}, but this {stock.config.model_type} model has {layers} layers "
+            f"that can be told apart. Set it to 0 to {layers}{', none or embeddings' * (parameter == 'freeze')}."
+        )
 
 
 def is_decayed(name: str) -> bool:

@@ -1,6 +1,6 @@
 """`train`: the recipe. Names are those of Hugging Face `TrainingArguments` and of BERT's configuration where they have one."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -44,7 +44,7 @@ class TrainParams(Section):
     early_stopping_patience: int | None = Field(
         ge=1, description="validations without improvement before stopping; null: never"
     )
-    freeze: Literal["none", "encoder", "embeddings"] | int = Field(
+    freeze: Literal["none", "encoder", "embeddings"] | Annotated[int, Field(ge=0)] = Field(
         description="what stays as it was: none, embeddings, encoder (head only), or n: embeddings and the first n layers"
     )
     layer_wise_lr_decay: float = Field(
@@ -65,7 +65,7 @@ class TrainParams(Section):
     gradient_checkpointing: bool = Field(description="compute layers again in the backward pass: less memory, a third slower")
     save_steps: int = Field(ge=1, description="optimizer steps between checkpoints that a killed run goes on from")
     full_determinism: bool = Field(description="only kernels that give the same bytes every time")
-    device: Literal["auto", "cpu", "cuda"] = Field(description="auto: the GPU where there is one")
+    device: Literal["auto", "cpu", "cuda"] = Field(description="auto: the GPU where there is one; cuda: a GPU or an error")
     launcher: Literal["none", "torchrun"] = Field(
         description="none: one process; torchrun: several, each with a share of every step"
     )

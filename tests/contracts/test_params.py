@@ -74,6 +74,8 @@ def with_value(text: str, section: str, name: str, value: Any) -> Any:
         ("train", "lr_scheduler_type", "linaer", "train.lr_scheduler_type is 'linaer'"),
         ("tokenize", "max_length", 2, "tokenize.max_length is 2"),
         ("split", "train_size", "some", "split.train_size is 'some'"),
+        ("train", "freeze", -1, "train.freeze is -1: input should be greater than or equal to 0"),
+        ("train", "freeze", "all", "train.freeze is 'all': input should be 'none', 'encoder' or 'embeddings'"),
         ("train", "seed", True, "train.seed is True"),
     ],
 )

@@ -13,7 +13,8 @@ from transformers import BertConfig, BertModel
 
 from dagobert.batches import pack
 from dagobert.dropout import Dropout
-from dagobert.encoder import PackedBert, native_bf16
+from dagobert.encoder import PackedBert, choose_device, native_bf16
+from dagobert.errors import ParameterError
 from dagobert.shards import TokenStore
 
 LENGTHS = [1, 2, 3, 16, 17, 30, 31, 32, 33, 47, 64, 5, 5, 5, 5, 5]
@@ -183,3 +184,19 @@ def test_weights_written_by_an_optimizer_are_seen() -> None:
     after = run.first(pack(store, [0]))
     assert (after - padded(model, store, [0])).abs().max() < 1e-5
     assert not torch.allclose(before, after)
+
+
+@pytest.mark.parametrize(("gpu", "name", "expected"), [
+    (True, "auto", "cuda"), (True, "cuda", "cuda"), (True, "cpu", "cpu"), (False, "auto", "cpu"), (False, "cpu", "cpu"),
+])  # fmt: skip
+def test_the_device_that_is_chosen(gpu: bool, name: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert choose_device(name).type == expected
+
+
+def test_a_gpu_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(
+        ParameterError, match=r"to be cuda, but torch .* finds no GPU here\. Set train\.device .* to auto or cpu"
+    ):
+        choose_device("cuda")

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import get_scheduler
+from transformers import AlbertConfig, AlbertForSequenceClassification, get_scheduler
 
 from dagobert import optim
+from dagobert.errors import ParameterError
 from dagobert.heads import classification
 from tests.unit.training_examples import LABELS
 
@@ -70,6 +71,35 @@ def test_freezing(model: nn.Module, what: str | int, trained: set[str]) -> None:
     optim.freeze(model, what)
     parts = ("embeddings", "layer.0", "layer.1", "pooler", "classifier")
     assert {part for part in parts for name, p in model.named_parameters() if part in name and p.requires_grad} == trained
+
+
+@pytest.mark.parametrize("n", [-1, 3, 99])
+def test_layers_that_the_model_does_not_have(model: nn.Module, n: int) -> None:
+    for parameter, function in (
+        ("freeze", lambda: optim.freeze(model, n)),
+        ("reinit_layers", lambda: optim.reinitialize(model, n, 0)),
+    ):
+        with pytest.raises(
+            ParameterError, match=rf"train\.{parameter} is {n}, but this bert model has 2 layers.* Set it to 0 to 2"
+        ):
+            function()
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_all_layers_may_be_frozen_or_drawn_anew(model: nn.Module) -> None:
+    optim.reinitialize(model, 2, seed=0)
+    optim.freeze(model, 2)
+    assert not any(p.requires_grad for name, p in model.named_parameters() if "layer." in name)
+
+
+def test_an_encoder_whose_layers_share_their_weights_cannot_be_frozen_by_layers() -> None:
+    settings = {"embedding_size": 16, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 90}
+    albert = AlbertForSequenceClassification(AlbertConfig(**settings))
+    with pytest.raises(
+        ParameterError, match=r"train\.freeze is encoder, but this albert model has 0 layers that can be told apart"
+    ):
+        optim.freeze(albert, "encoder")
+    optim.freeze(albert, "embeddings")
 
 
 def test_reinitialised_layers_are_new_and_the_others_as_they_were(model: nn.Module, tiny_bert: Path) -> None:
