@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from dagobert.params.train import TrainParams
 
 _CURVE_POINTS = 500  # the loss curve has at most this many training points
+_SKIPPED = 20  # fp16: optimizer steps in a row without a finite gradient, until the loss scale is below 1: an error
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class State:
     examples: int = 0
     budget: int = 0  # tokens computed at once; lowered when memory runs out
     scaler: dict[str, Any] = field(default_factory=dict)  # fp16: the loss scale
+    skipped: int = 0  # fp16: steps in a row that were left out because the gradient overflowed
     best_step: int | None = None
     best_value: float | None = None
     without_improvement: int = 0
@@ -202,9 +204,10 @@ class Trainer:
         self.scaler.unscale_(self.optimizer)
         norm = optim.gradient_norm(self.parameters)
         if math.isfinite(float(norm)):
+            state.skipped = 0
             optim.clip(self.parameters, norm, recipe.max_grad_norm)
-        elif not self.scaler.is_enabled():  # in fp16 the scaler leaves this step out and lowers its scale
-            self._not_finite("gradient", float(norm), self.train.document[index])
+        else:
+            self._gradient_not_finite(float(norm), self.train.row_ids[self.train.document[index]])
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.classifier.weights_changed()
@@ -266,15 +269,28 @@ class Trainer:
         distributed.add_up([summed])
         loss = float(summed)
         if not math.isfinite(loss):
-            bad = (~torch.isfinite(each)).cpu().numpy()
-            self._not_finite("loss", loss, documents[mine][bad] if bad.any() else documents)
+            bad = torch.zeros(len(index), device=self.device)
+            bad[mine] = (~torch.isfinite(each)).float()
+            distributed.add_up([bad])  # each process saw its share alone
+            rows = self.train.row_ids[documents]
+            where = bad.cpu().numpy() > 0
+            self._not_finite(f"loss of optimizer step {self.state.step + 1}", loss, rows[where] if where.any() else rows)
         return loss
 
-    def _not_finite(self, what: str, value: float, documents: IntArray) -> None:
-        rows = self.train.row_ids[documents]
+    def _gradient_not_finite(self, norm: float, rows: IntArray) -> None:
+        """In fp16 the scaler leaves such a step out and lowers its scale: an error only where that does not help."""
+        self.state.skipped += 1
+        scale = self.scaler.get_scale()
+        if not self.scaler.is_enabled() or (self.state.skipped >= _SKIPPED and scale < 1.0):
+            what = f"gradient of optimizer step {self.state.step + 1}"
+            skipped = f"{what}, as of the {_SKIPPED - 1} before, with a loss scale of {scale:g},"
+            self._not_finite(skipped if self.scaler.is_enabled() else what, norm, rows)
+
+    def _not_finite(self, what: str, value: float, rows: IntArray) -> None:
+        rows = np.unique(rows)
         shown = ", ".join(map(str, rows[:10].tolist())) + (f" and {len(rows) - 10} more" if len(rows) > 10 else "")
         raise NonFiniteLossError(
-            f"the {what} of optimizer step {self.state.step + 1} is {value} (row_id {shown}). Nothing was published. "
+            f"the {what} is {value} (row_id {shown}). Nothing was published. "
             f"Lower train.learning_rate, or set train.precision: fp32."
         )
 
@@ -390,8 +406,12 @@ class Trainer:
             logits[mine] = scorer.logits(examples.store, examples.sequences[mine], progress=progress)
         together = torch.from_numpy(logits).to(self.device)
         distributed.add_up([together])
-        logits = together.cpu().numpy()
-        return classification.scores(mean_by_document(logits, examples.document), examples.labels)
+        by_row = mean_by_document(together.cpu().numpy(), examples.document)
+        bad = ~np.isfinite(by_row).all(axis=1)
+        if bad.any():
+            what = f"loss of the validation after optimizer step {self.state.step}"
+            self._not_finite(what, float(by_row[bad].sum()), examples.row_ids[bad])
+        return classification.scores(by_row, examples.labels)
 
     # ---- state
 

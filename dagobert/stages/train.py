@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from dagobert import __version__, determinism, distributed, events, files, locks, lora, optim, torchrun, vocabulary
 from dagobert.checkpoints import Checkpoints, prune, run_key
 from dagobert.encoder import choose_device, compute_dtype
-from dagobert.errors import DagobertError, TrainingError
+from dagobert.errors import DagobertError, NonFiniteLossError, TrainingError
 from dagobert.heads import classification
 from dagobert.labels import LabelMap
 from dagobert.lifeline import end_with_parent
@@ -206,7 +206,9 @@ def main() -> int:
             train_model(params)
     except DagobertError as error:
         if first:
-            print(f"dagobert train: {error}", file=sys.stderr)
+            print(f"dagobert train: {error}", file=sys.stderr, flush=True)
+        if isinstance(error, NonFiniteLossError):  # all processes found it together: none may end before the first has said so
+            distributed.wait()
         return error.exit_code
     return 0
 

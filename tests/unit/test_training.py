@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from dagobert.checkpoints import Checkpoint, Checkpoints
 from dagobert.dropout import Dropout
 from dagobert.errors import NonFiniteLossError, Preempted, TrainingError
 from dagobert.heads import classification
+from dagobert.shards import TokenStore
 from dagobert.training import Examples, Outcome, StopRequest, Trainer, fine_tune
 from tests.unit import train_in_processes
 from tests.unit.training_examples import classifier, distilbert, examples, recipe
@@ -276,6 +278,10 @@ def test_early_stopping(tiny_bert: Path) -> None:
     assert min(losses) == losses[-3]
 
 
+def named_rows(error: BaseException) -> list[int]:
+    return [int(row) for row in str(error).split("row_id ")[1].split(")")[0].split(", ")]
+
+
 def test_nan_is_a_named_error_with_its_rows(tiny_bert: Path) -> None:
     run = trainer(tiny_bert)
     with torch.no_grad():
@@ -284,7 +290,46 @@ def test_nan_is_a_named_error_with_its_rows(tiny_bert: Path) -> None:
     bad = TRAIN.row_ids[step[TRAIN.labels[step] == 1]]
     with pytest.raises(NonFiniteLossError, match="loss of optimizer step 1 is nan") as caught:
         run._train_step()
-    assert str(caught.value).split("row_id ")[1].split(")")[0] == ", ".join(map(str, bad.tolist()))
+    assert named_rows(caught.value) == sorted(bad.tolist())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nan_in_a_validation_is_a_named_error_with_its_rows(tiny_bert: Path, value: float) -> None:
+    """A word that only two validation rows have: training never sees it."""
+    ids = np.concatenate([VALIDATION.store.sequence(i) for i in range(16)])
+    at = np.concatenate([[0], np.cumsum(VALIDATION.lengths)])
+    ids[[at[3] + 1, at[11] + 1]] = 88
+    data = replace(VALIDATION, store=TokenStore.from_arrays(ids, at))
+    ours = recipe()
+    run = Trainer(classifier(tiny_bert, ours), TRAIN, data, ours, None, StopRequest())
+    with torch.no_grad():
+        run.named["bert.embeddings.word_embeddings.weight"][88] = value
+    with pytest.raises(NonFiniteLossError, match="loss of the validation after optimizer step 5 is nan") as caught:
+        run.run()
+    assert named_rows(caught.value) == [1003, 1011]
+    assert run.best is None
+
+
+def test_fp16_whose_gradient_stays_infinite_is_an_error(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lower loss scale does not help: 2**16 is below 1 after 17 steps, and the 20th says so."""
+    run = trainer(tiny_bert, precision="fp16", num_train_epochs=9)
+    gradients = run._gradients
+
+    def overflowing(index: Any) -> float:
+        loss = gradients(index)
+        next(iter(run.named.values())).grad[0, 0] = float("inf")  # type: ignore[index]
+        return loss
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_gradients", overflowing)
+        for _ in range(19):
+            run._train_step()
+        with pytest.raises(NonFiniteLossError, match=r"step 20, as of the 19 before, with a loss scale of 0\.125, is inf"):
+            run._train_step()
+    fresh = trainer(tiny_bert, precision="fp16", num_train_epochs=9)
+    fresh.state.skipped = 19
+    fresh._train_step()
+    assert fresh.state.skipped == 0
 
 
 def test_an_infinite_gradient_is_an_error(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -451,3 +496,6 @@ def test_two_processes_have_the_loss_curve_of_one(tiny_bert: Path, tmp_path: Pat
     assert np.array_equal(curves[1], curves[2])
     weights = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("two", "two-resumed")]
     assert weights[0] == weights[1]
+    said = [(tmp_path / f"two-nan-{rank}.txt").read_text() for rank in (0, 1)]
+    row = (tmp_path / "two-nan.txt").read_text()  # the second process had it; the first, which speaks, names it too
+    assert said == [f"the loss of optimizer step 1 is nan (row_id {row}). Nothing was published. Lower "] * 2

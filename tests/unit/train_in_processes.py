@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 from dagobert import distributed
 from dagobert.checkpoints import Checkpoints
-from dagobert.errors import Preempted
-from dagobert.training import StopRequest, fine_tune
+from dagobert.errors import NonFiniteLossError, Preempted
+from dagobert.training import StopRequest, Trainer, fine_tune
 from tests.unit.training_examples import classifier, examples, recipe
 
 
@@ -55,11 +55,30 @@ def both(tiny_bert: Path, out: Path) -> None:
         run(tiny_bert, directory, stop)
 
 
+def not_finite(tiny_bert: Path, out: Path) -> None:
+    """Train on one row that gives NaN, the last of the first step with a word of its own; write what each process says."""
+    data, ours = examples(40), recipe()
+    run = Trainer(classifier(tiny_bert, ours), data, examples(16, 1), ours, None, StopRequest())
+    index = run._step_index()
+    words = [set(data.store.sequence(int(i)).tolist()) for i in index]
+    own = [mine - set().union(*words[:i], *words[i + 1 :]) for i, mine in enumerate(words)]
+    at = max(i for i, found in enumerate(own) if found)
+    with torch.no_grad():
+        run.named["bert.embeddings.word_embeddings.weight"][min(own[at])] = float("nan")
+    try:
+        run.run()
+    except NonFiniteLossError as error:
+        out.with_name(f"{out.name}-nan-{distributed.rank()}.txt").write_text(str(error).split("train.learning_rate")[0])
+    if distributed.rank() == 1 and at >= distributed.share(run.lengths[index]).start:
+        out.with_name(f"{out.name}-nan.txt").write_text(str(data.row_ids[index[at]]))
+
+
 def main() -> None:
     """Arguments: the tiny BERT, the directory to write into."""
     torch.set_num_threads(1)
     distributed.start(torch.device("cpu"))
     both(Path(sys.argv[1]), Path(sys.argv[2]))
+    not_finite(Path(sys.argv[1]), Path(sys.argv[2]))
     distributed.stop()
 
 

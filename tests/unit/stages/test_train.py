@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -11,14 +12,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import torch
 from ruamel.yaml import YAML
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
-from dagobert import files, runner, torchrun
+from dagobert import cli, files, runner, shards, torchrun
 from dagobert.errors import Preempted, StorageError, TrainingError
 from dagobert.params import Params, load_params
 from dagobert.stages import paths
@@ -122,6 +125,38 @@ def test_a_disk_too_full_for_the_model_is_named(
     assert list(paths.CHECKPOINTS.glob("*/step-*"))  # the run goes on from here when there is room
 
 
+def write_params(repository: Path, model: Path, **changes: Any) -> None:
+    """params.yaml with the recipe of the tests."""
+    document = YAML().load((repository / "params.yaml").read_text(encoding="utf-8"))
+    document["train"] = recipe(**changes).model_dump(mode="json")
+    document["model"]["name_or_path"] = str(model)
+    YAML().dump(document, paths.PARAMS)
+
+
+@pytest.mark.parametrize("launcher", ["none", "torchrun"])
+def test_a_loss_that_is_nan_publishes_nothing(
+    workspace: Path, repository: Path, tiny_bert: Path, capfd: pytest.CaptureFixture[str], launcher: str
+) -> None:
+    """The last position is NaN: the longest rows of the first step are named."""
+    broken = workspace / "broken"
+    shutil.copytree(tiny_bert, broken)
+    weights = load_file(broken / "model.safetensors")
+    weights["embeddings.position_embeddings.weight"][31] = float("nan")
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    shutil.rmtree(paths.MODEL)
+    write_params(repository, broken, launcher=launcher, nproc_per_node=2)
+    assert cli.main(["train"]) == 2
+    said = capfd.readouterr().err
+    found = re.search(r"the loss of optimizer step 1 is nan \(row_id ([\d, ]+)\)\. Nothing was published", said)
+    assert found is not None, said
+    store = shards.open_store(paths.TOKENS)
+    rows = [int(row) for row in found[1].split(",")]
+    assert set(rows) < set(stage.side_rows(paths.SPLITS, "train").tolist())
+    assert all(length == 32 for length in store.lengths[store.select(np.array(rows)).sequences])
+    assert not any(path.exists() for path in stage.OUTPUTS)
+    assert not list(paths.CHECKPOINTS.glob("*/step-*"))
+
+
 def test_an_empty_side_is_an_error(workspace: Path, repository: Path, tiny_bert: Path) -> None:
     write_inputs(workspace / "other", rows=60, sizes=(30, 0, 12))
     (workspace / "other" / paths.SPLITS).rename(paths.SPLITS)
@@ -151,11 +186,8 @@ def workers_of(agent: psutil.Process) -> dict[str, psutil.Process]:
 def test_whoever_is_killed_in_torchrun_all_end_and_the_next_run_goes_on(
     workspace: Path, repository: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    document = YAML().load((repository / "params.yaml").read_text(encoding="utf-8"))
-    changes = {"launcher": "torchrun", "nproc_per_node": 2, "save_steps": 5, "num_train_epochs": 40}
-    document["train"] = recipe(**changes, eval_strategy="steps", eval_steps=100).model_dump(mode="json")
-    document["model"]["name_or_path"] = str(tiny_bert)
-    YAML().dump(document, paths.PARAMS)
+    changes: dict[str, Any] = {"launcher": "torchrun", "nproc_per_node": 2, "save_steps": 5, "num_train_epochs": 40}
+    write_params(repository, tiny_bert, **changes, eval_strategy="steps", eval_steps=100)
     command = [sys.executable, "-m", "dagobert", "train"]
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
