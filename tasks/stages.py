@@ -64,7 +64,7 @@ GPU_LIMIT = "gpu"  # a global concurrency limit; made with one slot where there 
 LEASE = 60.0  # seconds after which the slot of a killed run is free again
 ASSETS = {"clean": "dagobert://dataset", "tokenize": "dagobert://tokens", "train": "dagobert://model"}
 MADE_FROM: dict[str, list[str | Asset]] = {"clean": [], "tokenize": [ASSETS["clean"]], "train": [ASSETS["tokenize"]]}
-STATE_NAMES = {"ran": "Completed", "restored": "Restored", "up to date": "UpToDate"}
+STATE_NAMES = {"ran": "Completed", "restored": "Restored", "up to date": "Cached"}  # of "Cached" Prefect takes no asset for made
 
 StageTask = Task[[Workplace], State[dict[str, Any]]]
 

@@ -1,22 +1,68 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.flows import projects
 
 
-def test_flow_leaves_a_clean_status_and_a_second_run_does_nothing(in_project: Path) -> None:
+@pytest.fixture
+def storage(in_project: Path, tmp_path: Path) -> Iterator[Path]:
+    """Where Prefect stores results, with storing them switched on."""
+    from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, PREFECT_RESULTS_PERSIST_BY_DEFAULT, temporary_settings
+
+    path = tmp_path / "storage"
+    with temporary_settings({PREFECT_LOCAL_STORAGE_PATH: path, PREFECT_RESULTS_PERSIST_BY_DEFAULT: True}):
+        yield path
+
+
+def stored(storage: Path) -> list[Path]:
+    return [path for path in storage.rglob("*") if path.is_file()]
+
+
+@pytest.fixture
+def materializations(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
+    """Asset and payload of each materialization that Prefect was told of."""
+    told: list[tuple[str, Any]] = []
+
+    def emit(event: str, resource: dict[str, str], payload: Any = None, **_: Any) -> None:
+        if event == "prefect.asset.materialization.succeeded":
+            told.append((resource["prefect.resource.id"], payload))
+
+    monkeypatch.setattr("prefect.events.emit_event", emit)
+    return told
+
+
+def test_flow_leaves_a_clean_status_and_a_second_run_does_nothing(
+    in_project: Path, storage: Path, materializations: list[tuple[str, Any]]
+) -> None:
     from flows.finetune import finetune
+    from tasks.dvc import locked_outs
 
     finetune()
     assert projects.status(in_project) == {}
     lock = (in_project / "dvc.lock").read_bytes()
+    made = {"clean": "dataset", "tokenize": "tokens", "train": "model"}
+    assert materializations == [(f"dagobert://{asset}", locked_outs(in_project, stage)) for stage, asset in made.items()]
+    assert all(len(md5.removesuffix(".dir")) == 32 for _, outs in materializations for md5 in outs.values())
+    assert "models/finetuned" in materializations[-1][1]
+
+    materializations.clear()
     finetune()
     assert (in_project / "dvc.lock").read_bytes() == lock
     assert "didn't change" in projects.sh(in_project, "dvc", "repro")
-    assert not any((in_project / ".dagobert").rglob("*storage*"))
+    assert materializations == []  # what is up to date was not made again
+    assert stored(storage) == []  # nothing is pickled
+
+
+def test_what_prefect_stores_would_be_found(storage: Path) -> None:
+    from prefect import flow
+
+    flow(lambda: {"pickled": True}, name="stores")()
+    assert stored(storage) != []
 
 
 def test_a_parametrised_run_is_recorded_and_leaves_the_checkout_alone(
