@@ -1,8 +1,8 @@
 """One training at a time: an OS lock that `dvc repro` at a shell, a queued experiment and a scheduled run all honour.
 
-A GPU is locked for the whole machine, whoever's repository asks for it; on a CPU the lock is the repository's (its clones share
-its checkpoints, and two trainings of the same inputs would write the same ones). `flock` and not a file that exists or not: the
-kernel gives it back however the holder ends.
+Each GPU is locked for the whole machine, whoever's repository asks for it: a training on GPUs 0 and 1 waits for one on 0. On a
+CPU the lock is the repository's (its clones share its checkpoints, and two trainings of the same inputs would write the same
+ones). `flock` and not a file that exists or not: the kernel gives it back however the holder ends.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from dagobert import events
 
 _WAIT = 0.2  # seconds between tries
 NAME = "training.lock"
+_GPUS = Path("/proc/driver/nvidia/gpus")  # a folder for each
 
 
 @contextmanager
@@ -28,12 +29,27 @@ def training(device: str, directory: Path) -> Iterator[None]:
     Args:
         directory: where the lock of a CPU training lies.
     """
-    path = directory / NAME
-    if device == "cuda":
-        visible = re.sub(r"[^A-Za-z0-9-]+", "-", os.environ.get("CUDA_VISIBLE_DEVICES", "0"))
-        path = Path(tempfile.gettempdir()) / f"dagobert-cuda-{visible}.lock"
-    with exclusive(path, f"another training on this {'GPU' if device == 'cuda' else 'repository'}"):
+    if device != "cuda":
+        with exclusive(directory / NAME, "another training on this repository"):
+            yield
+        return
+    with ExitStack() as held:
+        for name in visible_gpus():
+            path = Path(tempfile.gettempdir()) / f"dagobert-cuda-{name}.lock"
+            held.enter_context(exclusive(path, f"another training on GPU {name}"))
         yield
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them, else all of the machine.
+
+    In the same order for everybody, so that two trainings never wait for each other.
+    """
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return [str(index) for index in range(max(1, len(list(_GPUS.iterdir())) if _GPUS.is_dir() else 0))]
+    names = {re.sub(r"[^A-Za-z0-9-]+", "-", name.strip()) for name in named.split(",") if name.strip()}
+    return sorted(names or {"0"}, key=lambda name: (len(name), name))
 
 
 @contextmanager

@@ -14,8 +14,9 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
-from tasks import dvc, processes
+from tasks import dvc, limits, processes
 from tasks.errors import StageError, StageInterruptedError
+from tasks.stages import gpu_lease
 
 KEY = "reproduction"
 LONGEST = 7 * 24 * 3600.0  # seconds
@@ -26,7 +27,6 @@ STATES = {"identical": "Identical", "within tolerance": "WithinTolerance", "diff
 @task(
     name="reproduce",
     task_run_name="reproduce · {revision}",
-    tags=["gpu"],
     cache_policy=NO_CACHE,
     persist_result=False,
 )
@@ -41,9 +41,11 @@ def reproduce_revision(root: Path, revision: str, fetch: bool, pull: bool) -> di
         command = ["dagobert", "reproduce", "--json", str(found), "--markdown", str(shown)]
         command += ["--fetch"] * fetch + ["--pull"] * pull + ["--", revision]
         logger = get_run_logger()
-        done = processes.run(
-            command, root, dvc.environment(root), timeout=LONGEST, on_line=lambda line: logger.info("%s", line)
-        )
+        limits.wait_for_server()
+        with gpu_lease():
+            done = processes.run(
+                command, root, dvc.environment(root), timeout=LONGEST, on_line=lambda line: logger.info("%s", line)
+            )
         if not found.is_file():
             kind = StageInterruptedError if done.returncode > 128 else StageError
             raise kind("\n".join(done.tail[-20:]) or f"`{' '.join(command)}` ended with exit code {done.returncode}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from dagobert.repository import Repository
 from tasks import dvc, processes
 from tasks.errors import StageError, StageInterruptedError, WorkplaceError
 from tasks.running import Logger
+from tasks.stages import gpu_lease, has_gpu
 from tasks.workplace import Workplace
 
 MODEL = "models/finetuned"
@@ -56,7 +58,9 @@ def score(place: Workplace, file: str, output: str, text: str) -> State[dict[str
         raise WorkplaceError(
             f"{str(place.revision)[:10]} has no {MODEL}: run finetune first, or name an experiment that has one."
         )
-    run_command(["dagobert", "predict", MODEL, file, "-o", output, "--text", text], place, 24 * HOUR, get_run_logger())
+    command = ["dagobert", "predict", MODEL, file, "-o", output, "--text", text]
+    with gpu_lease() if has_gpu() else nullcontext():
+        run_command(command, place, 24 * HOUR, get_run_logger())
     return Completed(message=f"written to {output}", data={"output": output})
 
 
@@ -72,7 +76,8 @@ def compare(place: Workplace) -> dict[str, Any]:
     for path, target in ((MODEL, "model"), ("data/clean.parquet", "clean.parquet"), ("data/splits.parquet", "splits.parquet")):
         dvc.query(place.root, "get", str(place.origin), path, "--rev", incumbent, "--out", str(seen / target), "--force")
     command = ["dagobert", "compare", MODEL, str(seen / "model"), "--seen", str(seen), "-o", str(result)]
-    run_command(command, place, 12 * HOUR, get_run_logger())
+    with gpu_lease() if has_gpu() else nullcontext():
+        run_command(command, place, 12 * HOUR, get_run_logger())
     found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     return found
 

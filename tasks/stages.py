@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -64,7 +65,11 @@ GPU_LIMIT = "gpu"  # a global concurrency limit; made with one slot where there 
 LEASE = 60.0  # seconds after which the slot of a killed run is free again
 ASSETS = {"clean": "dagobert://dataset", "tokenize": "dagobert://tokens", "train": "dagobert://model"}
 MADE_FROM: dict[str, list[str | Asset]] = {"clean": [], "tokenize": [ASSETS["clean"]], "train": [ASSETS["tokenize"]]}
-STATE_NAMES = {"ran": "Completed", "restored": "Restored", "up to date": "Cached"}  # of "Cached" Prefect takes no asset for made
+STATE_NAMES = {
+    "ran": "Completed",
+    "restored": "Restored",
+    "up to date": "Cached",
+}  # of "Cached" Prefect takes no asset for made
 
 StageTask = Task[[Workplace], State[dict[str, Any]]]
 
@@ -96,7 +101,7 @@ def stage_task(stage: str) -> StageTask:
         logger = get_run_logger()
         assert isinstance(logger, logging.Logger | logging.LoggerAdapter)
         limits.wait_for_server()
-        with gpu_lease(policy):
+        with gpu_lease() if policy.gpu else nullcontext():
             progress = show.Progress(stage, logger)
             summary = running.run_stage(place, stage, timeout=policy.timeout, logger=logger, on_event=progress)
         describe_assets(stage, place)
@@ -130,12 +135,14 @@ def describe_assets(stage: str, place: Workplace) -> None:
         add_asset_metadata(ASSETS[stage], dvc.locked_outs(place.root, stage))
 
 
+def has_gpu() -> bool:
+    """Whether this machine has a GPU; where it has none, what only scores need not wait for a training."""
+    return any(path for pattern in ("nvidia[0-9]*", "kfd", "dxg") for path in Path("/dev").glob(pattern))
+
+
 @contextmanager
-def gpu_lease(policy: Policy) -> Iterator[None]:
+def gpu_lease() -> Iterator[None]:
     """Queue where the UI shows it. The lock that counts is the stage's own, which `dvc repro` honours too."""
-    if not policy.gpu:
-        yield
-        return
     held = ExitStack()
     while True:
         try:

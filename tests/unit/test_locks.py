@@ -52,8 +52,46 @@ def test_the_wait_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "waiting for another training on this repository to end (process 123)" in messages
 
 
-def test_a_gpu_is_locked_for_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("visible", "locked"),
+    [
+        ("0", ["0"]),
+        ("1, 0,0", ["0", "1"]),
+        ("10,9", ["9", "10"]),
+        ("GPU-8f/1", ["GPU-8f-1"]),
+        (None, ["0", "1", "2"]),
+        ("", ["0"]),
+    ],
+)
+def test_each_gpu_is_locked_for_the_machine_in_one_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, locked: list[str]
+) -> None:
+    for index in range(3):
+        (tmp_path / "gpus" / f"0000:0{index}:00.0").mkdir(parents=True)
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(locks, "_GPUS", tmp_path / "gpus")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "tmp"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert locks.visible_gpus() == locked
+    with locks.training("cuda", tmp_path / "elsewhere"):
+        assert {path.name for path in (tmp_path / "tmp").iterdir()} == {f"dagobert-cuda-{name}.lock" for name in locked}
+
+
+def test_a_training_on_two_gpus_waits_for_one_on_the_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    fd = os.open(tmp_path / "dagobert-cuda-1.lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    waited: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        os.close(fd)
+
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(time, "sleep", sleep)
     with locks.training("cuda", tmp_path / "elsewhere"):
-        assert [path.name for path in tmp_path.iterdir()] == ["dagobert-cuda-0-1.lock"]
+        assert len(waited) == 1
