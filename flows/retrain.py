@@ -16,7 +16,7 @@ from prefect.client.schemas.objects import State
 from flows import shell
 from tasks.record import conclusion, record
 from tasks.scoring import compare
-from tasks.service import nothing_new, promote, refresh, same_rows_as_in_service
+from tasks.service import judged_before, nothing_new, promote, refresh
 from tasks.setting import workplace
 from tasks.stages import clean, encode_labels, evaluate, split, tokenize, train
 
@@ -31,8 +31,8 @@ def retrain(revision: str = "") -> State[dict[str, Any]]:
     with workplace(revision or "HEAD", {}) as place:
         refresh(place)
         clean(place)
-        if same_rows_as_in_service(place):
-            return nothing_new()
+        if known := judged_before(place):
+            return nothing_new(known)
         encode_labels(place)
         tokenize(place)
         split(place)

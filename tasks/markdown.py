@@ -12,10 +12,10 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2066-\u2069]+"
 _LONGEST = 80  # characters of a piece of data that are shown
 
 
-def text(value: object) -> str:
+def text(value: object, longest: int = _LONGEST) -> str:
     """Text from data, shown as it is and never taken for markup, a link or HTML."""
     plain = _CONTROL.sub(" ", str(value))
-    plain = plain if len(plain) <= _LONGEST else plain[: _LONGEST - 1] + "…"
+    plain = plain if len(plain) <= longest else plain[: longest - 1] + "…"
     escaped = _SPECIAL.sub(r"\\\1", plain)
     return escaped.replace("\\<", "&lt;").replace("\\>", "&gt;").replace("\\&", "&amp;")
 

@@ -1,6 +1,7 @@
 """A stage that does next to nothing: it reads what dvc.yaml says it reads, and writes what dvc.yaml says it writes.
 
 Each output is made from the hashes of the inputs and the parameters alone: two runs agree exactly when DVC saw the same inputs.
+`fetch` reads FAKE_SOURCE too, where there is one: a source outside of the repository.
 `$FAKE_FAULTS/STAGE` (default: `.dagobert/faults/STAGE`) holds one fault (JSON) that is used up by the stage that meets it, and
 FAKE_SECONDS says how long stages take (JSON).
 """
@@ -32,6 +33,8 @@ def main(stage: str) -> int:
             digest.update(hash_tree(Path(re.sub(r"\$\{([^}]+)\}", lambda m: str(lookup(params, m[1])), dep))))
         for name in entry.get("params", []):
             digest.update(json.dumps(lookup(params, name), sort_keys=True).encode())
+        if stage == "fetch" and "FAKE_SOURCE" in os.environ:
+            digest.update(Path(os.environ["FAKE_SOURCE"]).read_bytes())
         text = digest.hexdigest()
         events.say(f"made from {text[:8]}")
         with events.progress("pretending", 10, "steps") as bar:

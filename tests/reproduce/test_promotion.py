@@ -67,6 +67,16 @@ def test_the_gate_refuses_and_says_why(repository: Repository, candidate: str, r
     assert made.note == f"Promote {candidate} to production: the customer asked"
 
 
+def test_the_gate_looks_at_the_calibration_of_other_test_rows_too(repository: Repository) -> None:
+    promotion.promote(repository, "good", "production")
+    new = [f"new {text}" for text in TEXTS]
+    handmade.record(repository, handmade.result(new, LABELS, SIDES, [True] * 60, ece=0.2), {"seed": 9}, "new data")
+    checks = promotion.gate(repository, repository.resolve("HEAD"), repository.resolve("good"))
+    refused = {check.name: check.text for check in checks if not check.passed}
+    assert list(refused) == ["better", "calibration"]
+    assert "judged on different rows" in refused["better"]
+
+
 def test_the_gate_knows_damage_dirt_and_lost_rows(repository: Repository) -> None:
     md5 = repository.lock("good").outs["models/finetuned"].md5
     path = repository.cache.path(repository.cache.listing(md5)["model.safetensors"])
