@@ -15,7 +15,7 @@ from prefect.client.schemas.objects import State
 from flows import shell
 from tasks.record import conclusion
 from tasks.scoring import score
-from tasks.setting import workplace
+from tasks.setting import readable, workplace
 
 
 @flow(name="predict", persist_result=False)
@@ -28,8 +28,9 @@ def predict(file: str, output: str, model: str = "", text: str = "text") -> Stat
         model: commit, branch, tag or experiment whose model is used (`production`: the one promoted). Empty: the commit.
         text: column with the text.
     """
-    with workplace(model, {}) as place:
-        return conclusion(score(place, str(Path(file).absolute()), str(Path(output).absolute()), text))
+    source, target = readable(file), str(Path(output).absolute())
+    with workplace(model, {}, keep=False) as place:
+        return conclusion(score(place, source, target, text))
 
 
 def main(argv: list[str] | None = None) -> int:

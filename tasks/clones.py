@@ -55,8 +55,11 @@ def experiment_refs(root: Path, name: str) -> list[str]:
 
 
 @contextmanager
-def disposable(origin: Path, revision: str, name: str) -> Iterator[Workplace]:
+def disposable(origin: Path, revision: str, name: str, *, keep: bool = True) -> Iterator[Workplace]:
     """A clone of `origin` at `revision`, gone when the block ends well (or is cancelled), kept when it fails.
+
+    Args:
+        keep: whether there is something to look at in a clone after a failure.
 
     Raises:
         WorkplaceError: the revision does not exist, or the clone cannot be made.
@@ -70,7 +73,12 @@ def disposable(origin: Path, revision: str, name: str) -> Iterator[Workplace]:
         _make(origin, commit, root)
         yield Workplace(root=root, origin=origin, revision=commit)
     except Exception:
-        _release(lock)  # kept: the next runs remove it when there are too many
+        if keep and root.is_dir():
+            os.utime(root)  # now the newest
+            _release(lock)
+            remove_old(directory)
+        else:
+            _remove(root, lock)
         raise
     except BaseException:
         _remove(root, lock)

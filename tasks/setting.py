@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,29 +44,47 @@ def at_home() -> Iterator[Path]:
         yield origin
 
 
+def readable(file: str) -> str:
+    """The absolute path of a file that a run is to read, looked for before any work.
+
+    Raises:
+        WorkplaceError: it is not on this machine.
+    """
+    hide_tracebacks()
+    path = Path(file).absolute()
+    if not path.is_file():
+        raise WorkplaceError(
+            f"{path}: there is no such file on {socket.gethostname()}, where this run works. Name one that is."
+        )
+    return str(path)
+
+
 @contextmanager
-def workplace(revision: str, values: Values) -> Iterator[Workplace]:
+def workplace(revision: str, values: Values, *, keep: bool = True) -> Iterator[Workplace]:
     """Give the place of this flow run, its parameters written.
 
     In place when no revision is named, no value set and no deployment involved; else a disposable clone.
+
+    Args:
+        keep: whether a clone is kept to be looked at when the run fails.
 
     Raises:
         WorkplaceError: no repository, no such revision, or a wrong value.
     """
     logger: Logger = get_run_logger()
-    with at_home() as origin, _place(origin, revision, values, logger) as place:
+    with at_home() as origin, _place(origin, revision, values, logger, keep) as place:
         yield place
 
 
 @contextmanager
-def _place(origin: Path, revision: str, values: Values, logger: Logger) -> Iterator[Workplace]:
+def _place(origin: Path, revision: str, values: Values, logger: Logger, keep: bool) -> Iterator[Workplace]:
     if not revision.strip() and not values and deployment.id is None:
         logger.info("Working in place, in %s", origin)
         yield Workplace(root=origin, origin=origin, revision=dvc.head(origin))
         return
     kept = None
     try:
-        with clones.disposable(origin, revision, str(flow_run.name)) as place:
+        with clones.disposable(origin, revision, str(flow_run.name), keep=keep) as place:
             kept = place.root
             values = differences(values, place.root / "params.yaml")
             write_values(place.root / "params.yaml", values)

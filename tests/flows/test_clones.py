@@ -38,6 +38,19 @@ def test_a_clone_comes_and_goes_and_is_kept_when_the_run_fails(project: Path) ->
     assert not place.root.exists()
 
 
+def test_no_more_than_the_newest_failures_are_kept(project: Path) -> None:
+    for number in range(clones.KEEP + 2):
+        with pytest.raises(RuntimeError), clones.disposable(project, "", f"run-{number}") as place:
+            os.utime(place.root, (0, 0))  # whatever the run did to it
+            raise RuntimeError
+    kept = [path.name for path in clones.clones_directory(project).iterdir() if path.is_dir()]
+    assert sorted(kept) == [f"run-{number}" for number in range(2, clones.KEEP + 2)]
+    with pytest.raises(RuntimeError), clones.disposable(project, "", "nothing to look at", keep=False) as place:
+        raise RuntimeError
+    assert not place.root.exists()
+    assert len([path for path in clones.clones_directory(project).iterdir() if path.is_dir()]) == clones.KEEP
+
+
 def test_old_clones_go_and_living_ones_stay(tmp_path: Path) -> None:
     for number in range(6):
         (tmp_path / f"run-{number}").mkdir()

@@ -79,7 +79,8 @@ def test_a_sweep_that_is_killed_and_its_trial_are_both_marked(
 
 
 @pytest.mark.parametrize(
-    "flow_and_arguments", [("reproduce", ("HEAD",)), ("sweep", ()), ("retrain", ()), ("predict", ("a", "b"))]
+    "flow_and_arguments",
+    [("reproduce", ("HEAD",)), ("sweep", ()), ("retrain", ()), ("predict", ("dvc.yaml", "b")), ("finetune", ())],
 )
 def test_every_flow_shows_that_it_lives(
     in_project: Path, flow_and_arguments: tuple[str, tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
