@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
-from tasks import dvc, limits, processes
+from tasks import dvc, limits, markdown, processes
 from tasks.errors import StageError, StageInterruptedError
 from tasks.stages import gpu_lease
 
@@ -51,7 +51,7 @@ def reproduce_revision(root: Path, revision: str, fetch: bool, pull: bool) -> di
             raise kind("\n".join(done.tail[-20:]) or f"`{' '.join(command)}` ended with exit code {done.returncode}")
         report: dict[str, Any] = json.loads(found.read_text(encoding="utf-8"))
         create_markdown_artifact(
-            markdown=shown.read_text(encoding="utf-8"), key=KEY, description=f"{revision}: {report['verdict']}"
+            markdown=shown.read_text(encoding="utf-8"), key=KEY, description=f"{markdown.text(revision)}: {report['verdict']}"
         )
     told = ("revision", "commit", "verdict", "exit_code", "first", "causes", "missing")
     return {name: report[name] for name in told}

@@ -131,6 +131,6 @@ def test_reproducing_holds_a_slot(lease: list[str], tmp_path: Path, monkeypatch:
         return Finished(0, (), 1.0, False)
 
     monkeypatch.setattr(reproduction.processes, "run", run)
-    monkeypatch.setattr(reproduction, "create_markdown_artifact", lambda **_: None)
-    reproduction.reproduce_revision.fn(tmp_path, "HEAD", False, False)
-    assert lease == HELD
+    monkeypatch.setattr(reproduction, "create_markdown_artifact", lambda **values: lease.append(values["description"]))
+    reproduction.reproduce_revision.fn(tmp_path, "<b>", False, False)
+    assert lease == [*HELD, "&lt;b&gt;: "]
