@@ -10,10 +10,10 @@ from pathlib import Path
 from prefect.logging import get_run_logger
 from prefect.runtime import deployment, flow_run
 
-from tasks import clones, dvc
+from tasks import cancelling, clones, dvc
 from tasks.errors import WorkplaceError
 from tasks.liveness import alive
-from tasks.plain import hide_tracebacks
+from tasks.plain import hide_tracebacks, outlive_the_reader
 from tasks.running import Logger
 from tasks.values import Values, differences, write_values
 from tasks.workplace import Workplace
@@ -33,14 +33,15 @@ def repository() -> Path:
 
 @contextmanager
 def at_home() -> Iterator[Path]:
-    """Give the repository, with this flow run shown as living: what every flow opens first.
+    """Give the repository, with this flow run shown as living and heeding a cancellation: what every flow opens first.
 
     Raises:
         WorkplaceError: there is no repository.
     """
     hide_tracebacks()
+    outlive_the_reader()
     origin = repository()
-    with alive(origin, flow_run.id):
+    with alive(origin, flow_run.id), cancelling.heeded():
         yield origin
 
 
