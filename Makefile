@@ -60,7 +60,7 @@ chaos: setup ## kill training at 200 random moments, fill the disk, damage check
 	$(BIN)/python -m tests.chaos --kills 200
 
 chaos-flow: setup ## kill stages, flows, workers and servers; 100 parameter changes through both doors
-	$(BIN)/python -m tests.chaos_flow --agree 100 --kills 200 --served 50 --together 5 --disk-full
+	$(BIN)/python -m tests.chaos_flow --agree 100 --kills 200 --served 60 --together 5 --disk-full --broken --resume 5
 
 fuzz: setup ## 10,000 generated files through fetch, clean and split: every row accounted for
 	$(BIN)/python -m tests.fuzz --files 10000

@@ -27,13 +27,16 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_bert(tmp_path_factory.mktemp("tiny-bert"))
+
+
+def make_tiny_bert(path: Path) -> Path:
     """A random BERT checkpoint with its tokenizer: 2 layers, hidden 32, 2 heads, 64 positions, a few words and all letters."""
     import string
 
     import torch
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
-    path = tmp_path_factory.mktemp("tiny-bert")
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     letters = list(string.ascii_lowercase + string.digits + string.punctuation)
     vocabulary = [*special, *letters, *(f"##{c}" for c in string.ascii_lowercase + string.digits), *TINY_WORDS[2:]]

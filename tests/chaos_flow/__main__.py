@@ -4,7 +4,9 @@
     python -m tests.chaos_flow --kills 200        kill flow, leash, DVC or stage at random moments: no orphan, next run fine
     python -m tests.chaos_flow --served 20        kill flow, worker or server of a served project: a terminal state
     python -m tests.chaos_flow --together 5       two recorded runs and a `dvc repro` of one repository at once
-    python -m tests.chaos_flow --disk-full        a disk that fills up under a stage (needs root: it mounts a small file system)
+    python -m tests.chaos_flow --disk-full        a disk that fills up under a stage (in a user namespace of its own)
+    python -m tests.chaos_flow --broken           a time limit, and damaged lock files: a plain reason, the next run fine
+    python -m tests.chaos_flow --resume 5         a real training killed with its flow goes on to the undisturbed bytes
 
 Prints one line a check and a summary; exit code 1 when anything failed.
 """
@@ -19,13 +21,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 from tests.chaos_flow import served
-from tests.flows import doors
+from tests.flows import doors, full_disk, real
 from tests.flows.processes import of_project, wait_until_none
 from tests.flows.projects import STAGES, environment, make_project, set_fault, sh, status
-from tests.flows.servers import Server, running_server
+from tests.flows.servers import Server, ask, running_server
 
 
 def main() -> int:
@@ -36,6 +39,8 @@ def main() -> int:
     parser.add_argument("--served", type=int, default=0, metavar="N", help="kills of flow, worker and server, in turn")
     parser.add_argument("--together", type=int, default=0, metavar="N", help="two runs and a dvc repro at once")
     parser.add_argument("--disk-full", action="store_true")
+    parser.add_argument("--broken", action="store_true", help="a time limit, and damaged lock files")
+    parser.add_argument("--resume", type=int, default=0, metavar="N", help="real trainings killed with their flow")
     parser.add_argument("--victims", nargs="+", choices=served.VICTIMS, default=served.VICTIMS, help="of --served")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
@@ -44,13 +49,14 @@ def main() -> int:
         base = Path(name).resolve()
         template = make_project(base / "template")
         (base / "home").mkdir()
-        if asked.agree or asked.kills or asked.together or asked.disk_full:
+        if asked.agree or asked.kills or asked.together or asked.disk_full or asked.broken or asked.resume:
             with running_server(base / "home") as server:
                 failures += agree(asked.agree, asked.seed, template, base, server)
                 failures += kills(asked.kills, asked.seed, template, base, server)
                 failures += together(asked.together, template, base, server)
-                if asked.disk_full:
-                    failures += disk_full(template, base, server)
+                failures += disk_full(base, server) if asked.disk_full else []
+                failures += broken(template, base, server) if asked.broken else []
+                failures += resume(asked.resume, base, server)
         if asked.served:
             failures += served.kills(asked.served, asked.seed, base, tuple(asked.victims))
     print(f"{len(failures)} failed", *failures, sep="\n")
@@ -84,6 +90,7 @@ def kills(n: int, seed: int, template: Path, base: Path, server: Server) -> list
     """N kills of some process of a run, at a random moment."""
     generator = random.Random(seed)
     root = base / "killed"
+    ended: Counter[str] = Counter()
     failures = []
     for number in range(1, n + 1):
         if not root.exists():
@@ -101,14 +108,19 @@ def kills(n: int, seed: int, template: Path, base: Path, server: Server) -> list
                 os.kill(victim.pid, signal_number)
             except (ProcessLookupError, OSError) as error:
                 what = f"gone: {error}"
-        found = after_kill(root, flow, server)
+        found = after_kill(root, flow, server, ended)
         print(f"kill {number}/{n}: {what}: {found or 'fine'}", flush=True)
         failures += [f"{what}: {found}"] if found else []
+    if n:
+        print(f"kills: states of the runs: {dict(ended)}", flush=True)
     return failures
 
 
-def after_kill(root: Path, flow: subprocess.Popen[bytes], server: Server) -> str | None:
-    """What is wrong after a kill, once the run has ended: orphans, half-written outputs, or a next run that is not fine."""
+def after_kill(root: Path, flow: subprocess.Popen[bytes], server: Server, ended: Counter[str]) -> str | None:
+    """What is wrong after a kill: orphans, half-written outputs, a next run that is not fine, or a run without a last state.
+
+    A run from a shell has nobody to report that its flow was killed but the next run, so its state is asked for after that.
+    """
     try:
         flow.wait(timeout=180)
         wait_until_none(root, timeout=60)
@@ -119,7 +131,26 @@ def after_kill(root: Path, flow: subprocess.Popen[bytes], server: Server) -> str
     shutil.rmtree(root / ".dagobert" / "faults", ignore_errors=True)
     if code := flow_command(root, server).wait(timeout=300):
         return f"the next run ended with {code}"
+    states = last_states(server, ended)
+    if "" in states:
+        return f"no terminal state after {served.MINUTES} minutes"
     return f"status {left}" if (left := status(root)) else None
+
+
+def last_states(server: Server, ended: Counter[str]) -> list[str]:
+    """Terminal states of the runs not counted yet; an empty one for a run that has none in time."""
+    deadline = time.monotonic() + served.MINUTES * 60
+    while True:
+        runs = ask(server, "flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 3})
+        states = [run["state_type"] if run["state_type"] in served.TERMINAL else "" for run in runs]
+        if "" not in states or time.monotonic() > deadline:
+            ended.update(state for run, state in zip(runs, states, strict=True) if run["id"] not in _counted)
+            _counted.update(run["id"] for run in runs)
+            return states
+        time.sleep(2)
+
+
+_counted: set[str] = set()
 
 
 def together(n: int, template: Path, base: Path, server: Server) -> list[str]:
@@ -144,27 +175,56 @@ def together(n: int, template: Path, base: Path, server: Server) -> list[str]:
     return failures
 
 
-def disk_full(template: Path, base: Path, server: Server) -> list[str]:
-    """A stage meets a full disk: the run fails with a reason, and is fine when there is room."""
-    mount = base / "small"
-    mount.mkdir()
-    sh(base, "mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(mount))
-    try:
-        root = mount / "project"
+def disk_full(base: Path, server: Server) -> list[str]:
+    """A real stage meets a full disk: the run fails with a plain reason and leaves nothing, and is fine when there is room."""
+    (base / "full").mkdir()
+    project = real.make_real_project(base / "full" / "template", rows=20_000)
+    told = full_disk.run(project, base / "full" / "disk", server.environment())
+    fine = told["code"] == 2 and "the disk is full" in told["said"] and not told["partial"] and told["next"] == 0
+    found = None if fine else f"disk full: {told}"
+    print(f"disk full: {found or 'fine'}", flush=True)
+    return [found] if found else []
+
+
+def broken(template: Path, base: Path, server: Server) -> list[str]:
+    """A stage over its time limit and damaged lock files: the reason is named, and the next run is fine."""
+    failures = []
+    for name, words in {"limit": "longer than", "dvc.lock": "dvc.lock", ".dvc/tmp/rwlock": "rwlock"}.items():
+        root = base / f"broken-{Path(name).name}"
         shutil.copytree(template, root, symlinks=True)
-        filler = mount / "filler"
-        with filler.open("wb") as file:
-            free = shutil.disk_usage(mount).free
-            file.write(b"\0" * (free - 16_384))
-        code = flow_command(root, server).wait(timeout=180)
-        wait_until_none(root)
-        filler.unlink()
-        fine = flow_command(root, server).wait(timeout=180) == 0 and status(root) == {}
-        found = None if code != 0 and fine else f"full: exit code {code}; with room: fine = {fine}"
-        print(f"disk full: {found or 'fine'}", flush=True)
-        return [found] if found else []
-    finally:
-        sh(base, "umount", "-l", str(mount))
+        if name == "limit":
+            set_fault(root, "fetch", seconds=100)
+        else:
+            (root / name).write_text("schema: '2.0'\nstages: [")
+        said = one_stage(root, server, ["--limit", "3"] if name == "limit" else [])
+        found = None if said[0] == 2 and words in said[1] and "Traceback" not in said[1] else f"{name}: {said}"
+        if name != "limit":
+            (root / name).unlink()
+        if found is None and (then := one_stage(root, server, []))[0]:
+            found = f"{name}: the next run: {then}"
+        print(f"broken, {name}: {found or 'fine'}", flush=True)
+        failures += [found] if found else []
+    return failures
+
+
+def one_stage(root: Path, server: Server, options: list[str]) -> tuple[int, str]:
+    """Exit code and output of a flow of `fetch` alone."""
+    command = [sys.executable, "-m", "tests.flows.one_stage", "fetch", *options]
+    values = {**environment(), **server.environment()}
+    done = subprocess.run(command, cwd=root, env=values, capture_output=True, text=True, timeout=180)
+    return done.returncode, done.stdout + done.stderr
+
+
+def resume(n: int, base: Path, server: Server) -> list[str]:
+    """N real trainings, each killed with its flow at its first checkpoint, go on to the model of an undisturbed one."""
+    failures = []
+    for number in range(1, n + 1):
+        (place := base / f"resume-{number}").mkdir()
+        found = real.resumed_wrongly(place, server.environment())
+        print(f"resume {number}/{n}: {found or 'same model'}", flush=True)
+        failures += [found] if found else []
+        shutil.rmtree(place)
+    return failures
 
 
 if __name__ == "__main__":

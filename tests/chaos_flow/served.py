@@ -21,7 +21,7 @@ from tests.flows.projects import environment, make_project
 from tests.flows.servers import free_port
 
 TERMINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-VICTIMS = ("flow", "worker", "server", "flow and worker", "cancel")
+VICTIMS = ("flow", "worker", "server", "flow and worker", "cancel", "worker, then cancel")
 MINUTES = 5  # within which a run must have a terminal state
 
 
@@ -34,7 +34,7 @@ class Served:
     url: str
     process: subprocess.Popen[str]
 
-    def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
+    def ask(self, path: str, body: Any = None, method: str | None = None) -> Any:
         """A request to the server; tried again while it is away."""
         import json
         import urllib.error
@@ -43,9 +43,10 @@ class Served:
         data = None if body is None else json.dumps(body).encode()
         for _ in range(120):
             try:
-                request = urllib.request.Request(f"{self.url}/api/{path}", data, {"Content-Type": "application/json"})
+                address, kind = f"{self.url}/api/{path}", {"Content-Type": "application/json"}
+                request = urllib.request.Request(address, data, kind, method=method)
                 with urllib.request.urlopen(request, timeout=10) as answer:
-                    return json.load(answer)
+                    return json.loads(answer.read() or "null")
             except urllib.error.HTTPError as error:
                 if error.code < 500:
                     raise
@@ -135,8 +136,11 @@ def wait_until_running(place: Served, run: str) -> None:
 
 
 def strike(place: Served, victim: str, run: str) -> None:
-    """Kill (-9) the victim, or cancel the run as the UI does."""
-    if victim == "cancel":
+    """Kill (-9) the victim, or cancel the run as the UI does, or both."""
+    if victim == "worker, then cancel":
+        strike(place, "worker", run)
+        time.sleep(15)  # the next worker is there, and did not start this run
+    if "cancel" in victim:
         place.ask(f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
         return
     marks = {"flow": ("prefect.engine", "flow-run"), "worker": ("worker start",), "server": ("server start",)}

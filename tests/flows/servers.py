@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tasks import leash
 
@@ -36,6 +38,14 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
+
+
+def ask(server: Server, path: str, body: dict[str, Any] | None = None) -> Any:
+    """A request to a server, and its answer."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{server.api_url}/{path}", data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)
 
 
 @contextmanager

@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
-import urllib.request
-from typing import Any
 
-from tests.flows.servers import Server
-
-
-def ask(server: Server, path: str, body: dict[str, Any] | None = None) -> Any:
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"{server.api_url}/{path}", data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request) as answer:
-        return json.load(answer)
+from tests.flows.servers import Server, ask
 
 
 def test_the_server_of_the_installed_versions_starts(prefect_server: Server) -> None:

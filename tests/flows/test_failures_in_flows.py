@@ -1,0 +1,106 @@
+"""What fails under a flow: Prefect has a terminal state with a plain reason, nothing is left, and the next run is fine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.flows.one_stage import one_stage
+from tests.flows.processes import of_project, stage_process, wait_until_none
+from tests.flows.projects import environment, set_fault, status
+from tests.flows.servers import Server, ask, free_port
+
+HOLD_LOCK = """
+import sys, time
+from dvc.lock import make_lock
+lock = make_lock(".dvc/tmp/lock", tmp_dir=".dvc/tmp")
+lock.lock()
+print("held", flush=True)
+time.sleep(float(sys.argv[1]))
+"""
+
+
+def run(stage: str = "fetch") -> Any:
+    """The state that Prefect has of a flow of one stage."""
+    from prefect.client.orchestration import get_client
+
+    ended = one_stage(stage, return_state=True)
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(ended.state_details.flow_run_id).state
+
+
+def test_a_time_limit_ends_the_run_and_the_next_is_fine(in_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasks.stages import POLICIES
+
+    policy = POLICIES["fetch"]
+    monkeypatch.setitem(POLICIES, "fetch", replace(policy, timeout=3))
+    set_fault(in_project, "fetch", seconds=60)
+    state = run()
+    assert state.is_failed()
+    assert "fetch was ended because it took longer than 3.0 s" in state.message
+    assert of_project(in_project) == []
+    monkeypatch.setitem(POLICIES, "fetch", policy)
+    assert run().is_completed()
+
+
+def test_a_lock_held_by_somebody_else_is_waited_for(in_project: Path) -> None:
+    command = [sys.executable, "-c", HOLD_LOCK, "8"]
+    with subprocess.Popen(command, cwd=in_project, env=environment(), stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        started = time.monotonic()
+        assert run().is_completed()
+        assert time.monotonic() - started > 5
+    assert holder.returncode == 0
+
+
+@pytest.mark.parametrize("damaged", ["dvc.lock", ".dvc/tmp/rwlock"])
+def test_a_damaged_lock_file_is_named_and_the_next_run_is_fine(in_project: Path, damaged: str) -> None:
+    path = in_project / damaged
+    before = path.read_bytes() if path.exists() else None
+    path.write_text("schema: '2.0'\nstages: [")
+    state = run()
+    assert state.is_failed()
+    assert Path(damaged).name in state.message
+    path.unlink() if before is None else path.write_bytes(before)
+    assert run().is_completed()
+    assert "fetch" not in status(in_project)
+
+
+def test_a_server_that_cannot_be_reached_is_named_before_anything_runs(project: Path, prefect_server: Server) -> None:
+    values = {**environment(), **prefect_server.environment(), "PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api"}
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.finetune"], cwd=project, env=values, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2, done.stderr
+    assert f"The Prefect server at {values['PREFECT_API_URL']} does not answer. Start it (`make serve`)" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not os.path.lexists(project / "dvc.lock")
+    wait_until_none(project)
+
+
+IMPATIENT = """
+from tasks import cancelling
+cancelling.LOOK, cancelling.PATIENCE = 0.5, 1.0
+from tests.flows.one_stage import one_stage
+one_stage("fetch")
+"""
+
+
+def test_a_cancelled_run_without_a_worker_ends_by_itself(project: Path, prefect_server: Server) -> None:
+    set_fault(project, "fetch", seconds=100)
+    values = {**environment(), **prefect_server.environment()}
+    flow = subprocess.Popen([sys.executable, "-c", IMPATIENT], cwd=project, env=values, start_new_session=True)
+    stage_process(project, "fetch")
+    (run,) = (path.name for path in (project / ".dagobert" / "runs").iterdir())
+    ask(prefect_server, f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
+    assert flow.wait(timeout=60) != 0
+    wait_until_none(project)
+    assert ask(prefect_server, f"flow_runs/{run}")["state_type"] == "CANCELLED"
