@@ -62,7 +62,7 @@ def _conclude() -> None:
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return
-    state: Cancelled = Cancelled(message="Cancelled: the run ended by itself, because no worker answered for it.")
+    state = Cancelled(message="Cancelled: the run ended by itself, because no worker answered for it.")
     try:
         with get_client(sync_client=True) as client:
             client.set_flow_run_state(context.flow_run.id, state, force=True)

@@ -86,7 +86,7 @@ def rollback(arguments: argparse.Namespace) -> int:
 
 def restore(arguments: argparse.Namespace) -> int:
     """Restore without moving HEAD."""
-    from dagobert import promotion, restoring
+    from dagobert import restoring
     from dagobert.repository import Repository
 
     repository = Repository.find()
