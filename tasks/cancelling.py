@@ -16,10 +16,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import State, StateType
 from prefect.context import FlowRunContext
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
@@ -62,7 +63,7 @@ def _conclude() -> None:
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return
-    state = Cancelled(message="Cancelled: the run ended by itself, because no worker answered for it.")
+    state: State[Any] = Cancelled(message="Cancelled: the run ended by itself, because no worker answered for it.")
     try:
         with get_client(sync_client=True) as client:
             client.set_flow_run_state(context.flow_run.id, state, force=True)
