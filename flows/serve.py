@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ipaddress
+import json
 import os
 import signal
 import socket
@@ -21,13 +22,16 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from prefect.context import refresh_global_settings_context
 
 from tasks import dvc, leash
 from tasks.errors import TaskError, WorkplaceError
 from tasks.setting import repository
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
 
 POOL = "dagobert"
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"  # in memory, a server that dies takes every run's slot with it
@@ -223,7 +227,7 @@ def wait_for_server(url: str, server: Kept) -> None:
 
 
 def deploy(root: Path, environment: dict[str, str]) -> None:
-    """Make pool, limit and deployments; schedules keep the switch that a person set.
+    """Make pool, limit and deployments; the schedules that are there stay as a person left them.
 
     Raises:
         WorkplaceError: in Prefect's words.
@@ -235,24 +239,45 @@ def deploy(root: Path, environment: dict[str, str]) -> None:
     from tasks import limits
     from tasks.stages import GPU_LIMIT
 
+    plan, schedules = schedules_apart(root)
     with get_client(sync_client=True) as client:
         with contextlib.suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
         limits.ensure(GPU_LIMIT)
-        before = _switches(client)
-        command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+        command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(plan)]
         done = subprocess.run(command, cwd=root, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode:
             raise WorkplaceError(f"the deployments were not made:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
         for deployment in client.read_deployments():
-            for schedule in deployment.schedules:
-                wanted = before.get((deployment.name, schedule.slug))
-                if wanted is not None and wanted != schedule.active:
-                    client.update_deployment_schedule(deployment.id, schedule.id, active=wanted)
+            there = {schedule.slug for schedule in deployment.schedules}
+            missing = [schedule for schedule in schedules.get(deployment.name, []) if schedule.slug not in there]
+            if missing:
+                client.create_deployment_schedules(deployment.id, missing)
 
 
-def _switches(client: Any) -> dict[tuple[str, str | None], bool]:
-    return {(d.name, s.slug): s.active for d in client.read_deployments() for s in d.schedules}
+def schedules_apart(root: Path) -> tuple[Path, dict[str, list[DeploymentScheduleCreate]]]:
+    """A copy of prefect.yaml without schedules, and the schedules of each deployment.
+
+    Prefect makes all schedules of a deployment anew when one of them was added in the UI, and would take back what was edited.
+    """
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from ruamel.yaml import YAML
+
+    content = YAML(typ="safe", pure=True).load(root / "prefect.yaml")
+    schedules = {}
+    for deployment in content["deployments"]:
+        found = [dict(schedule) for schedule in deployment.pop("schedules", None) or []]
+        schedules[deployment["name"]] = [
+            DeploymentScheduleCreate.model_validate(
+                {name: schedule.pop(name) for name in ("slug", "active", "parameters") if name in schedule}
+                | {"schedule": schedule}
+            )
+            for schedule in found
+        ]
+    plan = root / ".dagobert" / "deployments.yaml"
+    plan.parent.mkdir(exist_ok=True)
+    plan.write_text(json.dumps(content), encoding="utf-8")
+    return plan, schedules
 
 
 def say(text: str) -> None:
