@@ -3,7 +3,7 @@
 Each of the two processes is held on a leash, started again when it dies, and ended with this one. Loopback only, unless an
 auth string is set: whoever reaches the server can run code here. Flow runs whose process is gone get their last state.
 
-    python -m flows.serve [--port 4200]
+    python -m flows.serve [--port 4200]                        reports of runs at the port above it
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from typing import TYPE_CHECKING
 
 from prefect.context import refresh_global_settings_context
 
+from flows.showcase import HOST, Showcase
 from tasks import dvc, leash
 from tasks.errors import TaskError, WorkplaceError
+from tasks.reports import REPORTS_URL
 from tasks.setting import repository
 
 if TYPE_CHECKING:
@@ -45,11 +47,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m flows.serve", description="Prefect server, UI, deployments and worker.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=4200)
+    parser.add_argument("--reports-port", type=int, help="port of the runs' HTML reports (default: the one above --port)")
     arguments = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         check_address(arguments.host, arguments.port)
-        serve(repository(), arguments.host, arguments.port)
+        serve(repository(), arguments.host, arguments.port, arguments.reports_port or arguments.port + 1)
     except TaskError as error:
         print(f"serve: {error}", file=sys.stderr)
         return 2
@@ -107,8 +110,10 @@ def settings(root: Path, host: str, port: int) -> dict[str, str]:
     return values
 
 
-def serve(root: Path, host: str, port: int) -> None:
+def serve(root: Path, host: str, port: int, reports_port: int) -> None:
     """Run everything until interrupted."""
+    if is_loopback(host):
+        show_reports(root, reports_port)
     environment = dvc.environment(root, settings(root, host, port))
     os.environ.update(settings(root, host, port))
     refresh_global_settings_context()
@@ -127,6 +132,19 @@ def serve(root: Path, host: str, port: int) -> None:
     finally:
         worker.stop()
         server.stop()
+
+
+def show_reports(root: Path, port: int) -> None:
+    """Serve the reports that runs leave in `.dagobert/reports`, and have runs link to them; without, they name the file."""
+    try:
+        showcase = Showcase(root / ".dagobert" / "reports", port)
+    except (OSError, OverflowError) as error:
+        say(
+            f"reports are not served: {HOST}:{port} cannot be used ({error.__class__.__name__}). Choose another --reports-port."
+        )
+        return
+    showcase.start()
+    os.environ[REPORTS_URL] = showcase.url
 
 
 class Kept:

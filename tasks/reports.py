@@ -6,16 +6,19 @@ Reads the JSON and CSV files of `reports/` by name and takes the figures it find
 from __future__ import annotations
 
 import json
+import os
 import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from tasks import dvc, markdown, pictures
 from tasks.errors import WorkplaceError
 from tasks.workplace import Workplace
 
 EXPERIMENT = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/.+")  # DVC's queue and stashes lie beside them
+REPORTS_URL = "DAGOBERT_REPORTS_URL"  # the environment of a run: where the copies of reports can be opened, if anywhere
 _MOST_CLASSES = 50
 _SIDES = ("train", "validation", "test", "unused")
 _FIGURES = ("accuracy", "macro_f1", "macro_precision", "macro_recall", "log_loss", "ece")
@@ -133,8 +136,15 @@ def experiment_report(name: str, place: Workplace, report: Path | None) -> str:
     }
     lines[-1] += "".join(f"\n| {what} | `{command}` |" for what, command in commands.items())
     if report is not None:
-        lines.append(f"The report: [{markdown.text(report.name)}]({report.as_uri()}) (a file on the machine that ran this).")
+        lines.append(f"The report: {_where(report)}")
     return "\n\n".join(lines)
+
+
+def _where(report: Path) -> str:
+    """A link where `make serve` shows reports, else the path: browsers open no file from a page."""
+    if url := os.environ.get(REPORTS_URL):
+        return f"[{markdown.text(report.name)}]({url.rstrip('/')}/{quote(report.name)})"
+    return f"`{report}` on the machine that ran this."
 
 
 def _json(path: Path) -> dict[str, Any] | None:

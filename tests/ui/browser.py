@@ -16,6 +16,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,17 @@ def test_artifacts_show_pictures_and_escape_what_comes_from_data(page: playwrigh
         page.get_by_role("button", name="Show Raw Data").wait_for()
         if key in ("evaluation", "training"):
             page.locator("main img[src^='data:image/png']").wait_for()  # raises when there are two, too
+        if key == "experiment":
+            link = page.locator("main a", has_text=".html").get_attribute("href")
+            assert link is not None
+            assert link.startswith("http://127.0.0.1:")
+            with (
+                page.expect_popup() if page.locator("main a[target=_blank]", has_text=".html").count() else nullcontext() as it
+            ):
+                page.locator("main a", has_text=".html").click()
+            opened = it.value if it is not None else page
+            opened.wait_for_url(link)
+            opened.get_by_text("report.html").wait_for()  # what the fake stage wrote
         if key == "data-report":
             page.get_by_text("<script>alert(1)</script>").wait_for()
             assert page.locator("main b", has_text="odd").count() == 0

@@ -91,10 +91,15 @@ def test_training_and_evaluation_show_pictures_and_the_baseline(place: Workplace
     assert "data:image/png;base64,iVBOR" in text
 
 
-def test_how_to_get_an_experiment_back(place: Workplace) -> None:
-    text = reports.experiment_report("brave-otter", place, place.root / "r.html")
+def test_how_to_get_an_experiment_back(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = place.root / "brave-otter.html"
+    monkeypatch.delenv(reports.REPORTS_URL, raising=False)
+    text = reports.experiment_report("brave-otter", place, report)
     assert "`dvc exp apply brave-otter`" in text
-    assert (place.root / "r.html").as_uri() in text
+    assert f"`{report}`" in text
+    assert "file:" not in text  # a link that no browser follows from a page
+    monkeypatch.setenv(reports.REPORTS_URL, "http://127.0.0.1:4201/")
+    assert "](http://127.0.0.1:4201/brave-otter.html)" in reports.experiment_report("brave-otter", place, report)
 
 
 def test_the_last_experiment_is_one_with_figures_and_none_of_dvcs_own_refs(place: Workplace) -> None:
