@@ -128,6 +128,7 @@ def serve(root: Path, host: str, port: int, reports_port: int) -> None:
         deploy(root, environment)
         worker.start()
         say(f"open {url.removesuffix('/api')}/v2/deployments  (logs: {server.log.parent}; stop with Ctrl-C)")
+        threading.Thread(target=_keep_form_fresh, args=(root, environment), daemon=True).start()
         watch(root, [server, worker])
     finally:
         worker.stop()
@@ -221,6 +222,23 @@ def _bury_for_ever(root: Path) -> None:
         except Exception as error:  # the server may be away for a moment
             say(f"looking for dead runs failed: {error}")
         time.sleep(LOOK)
+
+
+def _keep_form_fresh(root: Path, environment: dict[str, str]) -> None:
+    """Deploy again when another params.yaml is committed or checked out: the form shows its values."""
+    from tasks.forms import committed
+
+    shown = committed()
+    while True:
+        time.sleep(LOOK)
+        if (now := committed()) == shown:
+            continue
+        try:
+            deploy(root, environment)
+            shown = now
+            say("another params.yaml is checked out; the form shows its values")
+        except Exception as error:  # the server may be away for a moment
+            say(f"showing the new params.yaml in the form failed: {error}")
 
 
 def wait_for_server(url: str, server: Kept) -> None:

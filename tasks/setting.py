@@ -6,12 +6,15 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import UUID
 
+from prefect.client.orchestration import get_client
 from prefect.logging import get_run_logger
 from prefect.runtime import deployment, flow_run
 
-from tasks import cancelling, clones, dvc
+from tasks import cancelling, clones, dvc, limits
 from tasks.errors import WorkplaceError
+from tasks.forms import chosen
 from tasks.liveness import alive
 from tasks.plain import hide_tracebacks, outlive_the_reader
 from tasks.running import Logger
@@ -87,7 +90,7 @@ def _place(origin: Path, revision: str, values: Values, logger: Logger, keep: bo
     try:
         with clones.disposable(origin, revision, str(flow_run.name), keep=keep) as place:
             kept = place.root
-            values = differences(values, place.root / "params.yaml")
+            values = differences(_chosen(values), place.root / "params.yaml")
             write_values(place.root / "params.yaml", values)
             logger.info("Working on commit %s in %s", str(place.revision)[:10], place.root)
             for section, fields in values.items():
@@ -98,3 +101,12 @@ def _place(origin: Path, revision: str, values: Values, logger: Logger, keep: bo
         if kept is not None and kept.exists():
             logger.warning("The clone is kept to be looked at: %s", kept)
         raise
+
+
+def _chosen(values: Values) -> Values:
+    """What a person changed: a deployment's form sends what it only showed, too, and the revision may have other values."""
+    if not values or deployment.id is None:
+        return values
+    limits.wait_for_server()
+    with get_client(sync_client=True) as client:
+        return chosen(values, client.read_deployment(UUID(str(deployment.id))).parameter_openapi_schema or {})

@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
 
-from dagobert.params import Params, load_params
+from dagobert.params import Params, check_params, load_params
+from tasks import forms
 from tasks.errors import WorkplaceError
-from tasks.forms import AS_COMMITTED, FinetuneForm
+from tasks.forms import AS_COMMITTED, FinetuneForm, chosen, committed
 from tasks.values import differences, parse_setting, write_values
+from tests.flows.projects import sh
 
 
 def sections() -> list[tuple[str, str]]:
@@ -28,12 +31,17 @@ def models(section: str) -> tuple[type[BaseModel], type[BaseModel]]:
     )
 
 
+def as_committed(repository: Path) -> Params:
+    text = committed()
+    return load_params(repository / "params.yaml") if text is None else check_params(YAML(typ="safe", pure=True).load(text))
+
+
 @pytest.mark.parametrize(("section", "name"), sections())
 def test_the_form_agrees_with_the_parameters(section: str, name: str, repository: Path) -> None:
     form, model = models(section)
     assert form.model_fields[name].annotation == model.model_fields[name].annotation
     assert form.model_fields[name].description == model.model_fields[name].description
-    assert form.model_fields[name].default == getattr(getattr(load_params(repository / "params.yaml"), section), name)
+    assert form.model_fields[name].default == getattr(getattr(as_committed(repository), section), name)
     mine, theirs = (kind.model_json_schema()["properties"][name] for kind in (form, model))
     assert {key: value for key, value in mine.items() if key != "default"} == theirs
 
@@ -42,6 +50,28 @@ def test_only_what_was_sent_is_written() -> None:
     assert AS_COMMITTED.values() == {}
     form = FinetuneForm.model_validate({"train": {"learning_rate": 5e-5}, "split": {}})
     assert form.values() == {"train": {"learning_rate": 5e-5}}
+
+
+def test_what_the_form_only_showed_was_not_chosen() -> None:
+    shown = {"learning_rate": {"default": 1e-4}, "num_train_epochs": {"default": 2}, "seed": {}}
+    schema = {"definitions": {"TrainForm": {"properties": shown}}}
+    sent = {"train": {"learning_rate": 1e-4, "num_train_epochs": 3, "seed": 42}, "split": {"seed": 1}}
+    assert chosen(sent, schema) == {"train": {"num_train_epochs": 3, "seed": 42}, "split": {"seed": 1}}
+    assert chosen(sent, {}) == sent  # a deployment of another program
+
+
+def test_what_is_not_committed_is_not_shown(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forms, "_ROOT", tmp_path)
+    path = tmp_path / "params.yaml"
+    path.write_text((repository / "params.yaml").read_text())
+    assert forms._shown()["train"]["seed"] == 42  # nothing is committed yet: the file
+    sh(tmp_path, "git", "init", "-q")
+    sh(tmp_path, "git", "add", "-A")
+    sh(tmp_path, "git", "commit", "-qm", "Start")
+    write_values(path, {"train": {"seed": 7}})
+    assert forms._shown()["train"]["seed"] == 42
+    sh(tmp_path, "git", "commit", "-qam", "Another seed")
+    assert forms._shown()["train"]["seed"] == 7
 
 
 @pytest.mark.parametrize("values", [{"train": {"learning_rate": 3}}, {"train": {"lr": 1e-4}}, {"trian": {}}])
