@@ -36,7 +36,7 @@ test-reproduce: setup ## every test of reproduction, slow ones too (SSH, S3, kil
 	$(BIN)/python -m tests.reproduce.sequences 500
 
 test-ui: setup ## click through the Prefect UI in headless Chromium (Debian: chromium)
-	$(BIN)/python -m pytest tests/ui/browser.py
+	$(BIN)/python -m pytest -rs tests/ui/browser.py
 
 check: setup ## formatting, lint, types and contract tests
 	$(BIN)/ruff format --check .
