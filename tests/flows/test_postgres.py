@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.flows.conftest import drain
 from tests.flows.servers import Server, ask, free_port, running_server
 
 pytestmark = pytest.mark.postgres
@@ -66,6 +67,7 @@ def server(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     home = tmp_path_factory.mktemp("prefect-on-postgres")
     with running_server(home, PREFECT_SERVER_DATABASE_CONNECTION_URL=database) as running:
         yield running
+        drain()
 
 
 def test_a_run_is_recorded_in_postgres(
