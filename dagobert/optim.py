@@ -127,9 +127,11 @@ def warmup_count(warmup_steps: float, total: int) -> int:
 
 def schedule(kind: str, step: int, warmup: int, total: int) -> float:
     """Share of the peak learning rate at a 0-based step."""
+    if kind == "constant":
+        return 1.0
     if step < warmup:
         return step / max(1, warmup)
-    if kind == "constant":
+    if kind == "constant_with_warmup":
         return 1.0
     progress = (step - warmup) / max(1, total - warmup)
     if kind == "cosine":

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +24,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from dagobert import distributed, events, optim
+from dagobert import distributed, events, lora, optim
 from dagobert.batches import IntArray, cut, epoch_steps, pack
 from dagobert.checkpoints import Checkpoint, Checkpoints
 from dagobert.dropout import Dropout
+from dagobert.encoder import compute_dtype
 from dagobert.errors import NonFiniteLossError, Preempted, TrainingError
 from dagobert.heads import classification
 from dagobert.heads.classification import Classifier
+from dagobert.labels import LabelMap
 from dagobert.scoring import Scorer, is_out_of_memory
 from dagobert.shards import TokenStore, mean_by_document
 
@@ -508,6 +511,47 @@ class Trainer:
         )
 
 
+def prepare(
+    directory: Path,
+    labels: LabelMap,
+    recipe: TrainParams,
+    device: torch.device,
+    *,
+    dtype: torch.dtype | None = None,
+    grow: Callable[[nn.Module], None] | None = None,
+) -> Classifier:
+    """A checkpoint as the recipe wants it trained: dropouts, layers drawn anew, frozen parts, adapters, the way it is run.
+
+    Args:
+        directory: a checkpoint in Hugging Face format.
+        labels: the classes.
+        recipe: the section `train` of params.yaml.
+        device: where it runs.
+        dtype: what is computed in; None: what the recipe's precision means there.
+        grow: adds words to the vocabulary of the loaded model.
+    Raises:
+        ModelError: the checkpoint cannot be used.
+        ParameterError: the recipe names layers that the model does not have.
+        TrainingError: the recipe wants LoRA, and peft is not installed.
+    """
+    model = classification.load(
+        directory,
+        labels,
+        hidden_dropout=recipe.hidden_dropout_prob,
+        attention_dropout=recipe.attention_probs_dropout_prob,
+        head_dropout=recipe.classifier_dropout,
+        seed=recipe.seed,
+    )
+    if grow is not None:
+        grow(model)
+    optim.reinitialize(model, recipe.reinit_layers, recipe.seed)
+    optim.freeze(model, recipe.freeze)
+    if recipe.lora_r is not None:
+        lora.adapt(model, rank=recipe.lora_r, alpha=recipe.lora_alpha, seed=recipe.seed)
+    dtype = dtype or compute_dtype(recipe.precision, device)
+    return classification.runner(model.to(device), dtype, gradient_checkpointing=recipe.gradient_checkpointing)
+
+
 def fine_tune(
     classifier: Classifier,
     train: Examples,
@@ -520,7 +564,7 @@ def fine_tune(
     """Fine-tune a classifier in place; it ends with the weights of the best validation.
 
     Args:
-        classifier: from `heads.classification`; frozen parameters are those without `requires_grad`.
+        classifier: from `prepare`; frozen parameters are those without `requires_grad`.
         train: what is learned from.
         validation: what decides which weights are the best.
         recipe: the section `train` of params.yaml.

@@ -28,11 +28,14 @@ from dagobert.params.train import TrainParams
 # Names people still type, and what `transformers` 5 or Dagobert calls the thing today.
 RENAMED = {
     "warmup_ratio": "train.warmup_steps (a value below 1 is a ratio)",
-    "group_by_length": "nothing: batches are always grouped by length",
-    "train_sampling_strategy": "nothing: batches are always grouped by length",
+    "group_by_length": "nothing: packed batches (BERT) have no padding to save, padded ones are always grouped by length",
+    "train_sampling_strategy": "nothing: packed batches (BERT) have no padding to save, padded ones are grouped by length",
+    "gradient_accumulation_steps": "train.train_batch_size (all sequences of an optimizer step: what does not fit into "
+    "train.tokens_per_batch is computed in pieces whose gradients are added up)",
     "evaluation_strategy": "train.eval_strategy",
     "per_device_train_batch_size": "train.train_batch_size",
     "per_gpu_train_batch_size": "train.train_batch_size",
+    "per_device_eval_batch_size": "train.tokens_per_batch (tokens, not sequences)",
     "batch_size": "train.train_batch_size",
     "lr": "train.learning_rate",
     "epochs": "train.num_train_epochs",

@@ -18,11 +18,13 @@ class TrainParams(Section):
     adam_beta2: float = Field(ge=0, lt=1, description="AdamW beta 2")
     adam_epsilon: float = Field(gt=0, description="AdamW epsilon")
     max_grad_norm: float = Field(gt=0, description="gradient norm is clipped at this value")
-    lr_scheduler_type: Literal["linear", "cosine", "constant"] = Field(description="schedule after warm-up")
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
+        description="schedule after warm-up; constant has none"
+    )
     warmup_steps: float = Field(
         ge=0, description="optimizer steps of warm-up (1 or more) or their share of all steps (below 1)"
     )
-    train_batch_size: int = Field(ge=1, description="sequences in one optimizer step")
+    train_batch_size: int = Field(ge=1, description="sequences in one optimizer step, however few fit into memory at once")
     train_batch_tokens: int | None = Field(
         ge=1, description="most tokens in one optimizer step instead of a number of sequences; null: train_batch_size counts"
     )

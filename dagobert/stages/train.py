@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dagobert import __version__, determinism, distributed, events, files, locks, lora, optim, torchrun, vocabulary
+from dagobert import __version__, determinism, distributed, events, files, locks, lora, torchrun, vocabulary
 from dagobert.checkpoints import Checkpoints, prune, run_key
 from dagobert.encoder import choose_device, compute_dtype
 from dagobert.errors import DagobertError, NonFiniteLossError, TrainingError
@@ -30,7 +30,7 @@ from dagobert.lifeline import end_with_parent
 from dagobert.pretrained import checkpoint_directory
 from dagobert.shards import TOKENIZER, IntArray, TokenStore, open_store
 from dagobert.stages import paths
-from dagobert.training import Examples, Outcome, StopRequest, fine_tune
+from dagobert.training import Examples, Outcome, StopRequest, fine_tune, prepare
 
 if TYPE_CHECKING:
     from dagobert.params import Params
@@ -83,21 +83,11 @@ def train_model(params: Params) -> None:
     key = run_key({**lineage, "code": code_sha256()})
     checkpoints = Checkpoints(paths.CHECKPOINTS / key)
 
-    model = classification.load(
-        base,
-        labels,
-        hidden_dropout=recipe.hidden_dropout_prob,
-        attention_dropout=recipe.attention_probs_dropout_prob,
-        head_dropout=recipe.classifier_dropout,
-        seed=recipe.seed,
-    )
-    if store.manifest is not None:
-        vocabulary.grow(model, paths.TOKENS / TOKENIZER, store.manifest.tokenizer.get("added", ()))
-    optim.reinitialize(model, recipe.reinit_layers, recipe.seed)
-    optim.freeze(model, recipe.freeze)
-    if recipe.lora_r is not None:
-        lora.adapt(model, rank=recipe.lora_r, alpha=recipe.lora_alpha, seed=recipe.seed)
-    classifier = classification.runner(model.to(device), dtype, gradient_checkpointing=recipe.gradient_checkpointing)
+    def grow(model: Any) -> None:
+        if store.manifest is not None:
+            vocabulary.grow(model, paths.TOKENS / TOKENIZER, store.manifest.tokenizer.get("added", ()))
+
+    classifier = prepare(base, labels, recipe, device, dtype=dtype, grow=grow)
     how = "packed" if not classifier.padded else "padded, batches of similar length"
     events.say(
         f"{len(train.row_ids):,} rows to train, {len(validation.row_ids):,} to validate; {base.name}, "
@@ -106,9 +96,9 @@ def train_model(params: Params) -> None:
     with StopRequest().listening() as stop:
         outcome = fine_tune(classifier, train, validation, recipe, checkpoints=checkpoints, stop=stop)
     if recipe.lora_r is not None:
-        lora.merge(model)
+        lora.merge(classifier.model)
     if distributed.rank() == 0:
-        publish(model, lineage, outcome)
+        publish(classifier.model, lineage, outcome)
         checkpoints.clear()
         prune(paths.CHECKPOINTS, key)
     distributed.wait()

@@ -69,6 +69,13 @@ def with_value(text: str, section: str, name: str, value: Any) -> Any:
         ("train", "learning_rat", 1e-4, "unknown parameter train.learning_rat. Did you mean learning_rate?"),
         ("train", "warmup_ratio", 0.1, "today's name is train.warmup_steps"),
         ("train", "per_device_train_batch_size", 8, "today's name is train.train_batch_size"),
+        (
+            "train",
+            "gradient_accumulation_steps",
+            4,
+            "today's name is train.train_batch_size (all sequences of an optimizer step",
+        ),
+        ("train", "group_by_length", True, "today's name is nothing: packed batches (BERT) have no padding to save"),
         ("train", "learning_rate", -1.0, "train.learning_rate is -1.0: input should be greater than 0"),
         ("train", "learning_rate", "fast", "train.learning_rate is 'fast'"),
         ("train", "lr_scheduler_type", "linaer", "train.lr_scheduler_type is 'linaer'"),

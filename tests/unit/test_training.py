@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from dagobert import lora
-from dagobert.batches import cut
+from dagobert.batches import cut, pack
 from dagobert.checkpoints import Checkpoint, Checkpoints
 from dagobert.dropout import Dropout
 from dagobert.errors import NonFiniteLossError, Preempted, TrainingError
 from dagobert.heads import classification
 from dagobert.shards import TokenStore
-from dagobert.training import Examples, Outcome, StopRequest, Trainer, fine_tune
+from dagobert.training import Examples, Outcome, StopRequest, Trainer, fine_tune, prepare
 from tests.unit import train_in_processes
-from tests.unit.training_examples import classifier, distilbert, examples, recipe
+from tests.unit.training_examples import LABELS, classifier, distilbert, examples, recipe
 
 TRAIN, VALIDATION = examples(40), examples(16, seed=1)
 
@@ -141,16 +143,39 @@ def test_the_loss_does_not_depend_on_how_a_step_is_cut(
         assert torch.allclose(whole.named[name], pieces.named[name], atol=2e-5), name
 
 
-@pytest.mark.parametrize("stops", [[0], [3], [5, 2], [2, 0, 1, 0, 0]])
-def test_a_stopped_run_ends_with_the_bytes_of_an_undisturbed_one(tiny_bert: Path, tmp_path: Path, stops: list[int]) -> None:
-    expected, weights = train(tiny_bert)
+STOPPING = {"num_train_epochs": 8, "learning_rate": 5e-2, "early_stopping_patience": 2, "metric_for_best_model": "loss"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "stops"),
+    [
+        ({}, [0]),
+        ({}, [3]),
+        ({}, [5, 2]),
+        ({}, [2, 0, 1, 0, 0]),
+        ({"encoder": "padded", **ALL_DROPOUTS}, [3, 4]),
+        ({"lora_r": 4, "learning_rate": 1e-2}, [3, 4]),
+        ({"train_sampling": "balanced", "class_weights": "balanced"}, [3, 4]),
+        (STOPPING, [3, 9, 2]),
+    ],
+    ids=lambda value: " ".join(map(str, value)) or "packed",
+)
+def test_a_stopped_run_ends_with_the_bytes_of_an_undisturbed_one(
+    tiny_bert: Path, tiny_distilbert: Path, tmp_path: Path, changes: dict[str, Any], stops: list[int]
+) -> None:
+    settings = dict(changes)
+    model = tiny_distilbert if settings.pop("encoder", None) else tiny_bert
+    if "lora_r" in settings:
+        pytest.importorskip("peft")
+    expected, weights = train(model, **settings)
     checkpoints = Checkpoints(tmp_path)
     for n in stops:
         with pytest.raises(Preempted, match="run again to go on"):
-            train(tiny_bert, checkpoints, StopAfter(n))
-    outcome, resumed = train(tiny_bert, checkpoints)
+            train(model, checkpoints, StopAfter(n), **settings)
+    outcome, resumed = train(model, checkpoints, **settings)
     assert same(resumed, weights)
     assert outcome == expected
+    assert outcome.stopped_early == (changes is STOPPING)
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
@@ -268,10 +293,26 @@ def test_the_best_weights_are_published_or_the_last(tiny_bert: Path) -> None:
     assert same(weights, others) == (losses[-1] == min(losses))
 
 
-def test_early_stopping(tiny_bert: Path) -> None:
-    outcome, _ = train(
-        tiny_bert, num_train_epochs=30, learning_rate=5e-2, early_stopping_patience=2, metric_for_best_model="loss"
-    )
+FIGURES = {  # of five validations: each stands still after another one
+    "loss": [0.9, 0.5, 0.6, 0.5, 0.4],
+    "accuracy": [0.5, 0.6, 0.7, 0.7, 0.6],
+    "macro_f1": [0.9, 0.8, 0.9, 0.7, 0.95],
+}
+
+
+@pytest.mark.parametrize(("metric", "best", "last"), [("loss", 2, 4), ("accuracy", 3, 5), ("macro_f1", 1, 3)])
+def test_early_stopping(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch, metric: str, best: int, last: int) -> None:
+    run = trainer(tiny_bert, num_train_epochs=9, early_stopping_patience=2, metric_for_best_model=metric)
+    figures = ({name: values[i] for name, values in FIGURES.items()} for i in range(5))
+    monkeypatch.setattr(run, "_validate", lambda: next(figures))
+    outcome = run.run()
+    assert outcome.stopped_early
+    assert (outcome.best["epoch"], outcome.validation[-1]["epoch"]) == (best, last)
+    assert outcome.steps == last * 5 < outcome.total_steps
+
+
+def test_early_stopping_on_what_was_learned(tiny_bert: Path) -> None:
+    outcome, _ = train(tiny_bert, **{**STOPPING, "num_train_epochs": 30})
     assert outcome.stopped_early
     assert outcome.steps < outcome.total_steps
     losses = [entry["loss"] for entry in outcome.validation]
@@ -423,6 +464,100 @@ def test_class_weights_and_balanced_sampling(tiny_bert: Path) -> None:
     assert 0.4 < data.labels[drawn].mean() < 0.6
 
 
+QUIET = {"hidden_dropout_prob": 0.0, "classifier_dropout": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "torch_s"),
+    [
+        ({"label_smoothing_factor": 0.2}, {"label_smoothing": 0.2}),
+        ({"class_weights": (1.0, 3.0)}, {"weight": torch.tensor([1.0, 3.0])}),
+        (
+            {"class_weights": (0.2, 1.0), "label_smoothing_factor": 0.1},
+            {"weight": torch.tensor([0.2, 1.0]), "label_smoothing": 0.1},
+        ),
+    ],
+)
+@pytest.mark.parametrize("budget", [30, 1000])
+def test_the_options_of_the_loss_reach_the_step(
+    tiny_bert: Path, changes: dict[str, Any], torch_s: dict[str, Any], budget: int
+) -> None:
+    """Loss and gradient of a step are those of torch's own loss, whole or cut into pieces."""
+    run = trainer(tiny_bert, **QUIET, **changes, tokens_per_batch=budget)
+    index = np.concatenate([np.flatnonzero(TRAIN.labels == 0)[:6], np.flatnonzero(TRAIN.labels == 1)[:2]])
+    with torch.no_grad():
+        run.named["classifier.bias"].copy_(torch.tensor([1.0, -0.5]))  # undecided as it starts, smoothing changes nothing
+        logits = run.classifier.logits(pack(TRAIN.store, TRAIN.sequences[index]))
+    target = torch.from_numpy(TRAIN.labels[index])
+    plain = F.cross_entropy(logits, target)
+    expected = F.cross_entropy(logits.requires_grad_(), target, **torch_s)
+    expected.backward()
+    assert run._gradients_within_memory(index) == pytest.approx(float(expected.detach()), abs=1e-6)
+    bias = run.named["classifier.bias"].grad
+    assert logits.grad is not None
+    assert bias is not None
+    assert torch.allclose(bias, logits.grad.sum(0), atol=1e-6)
+    assert abs(float(plain - expected.detach())) > 1e-3
+
+
+def test_balanced_sampling_reaches_the_steps(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rare = np.flatnonzero(TRAIN.labels == 1)[:4]
+    index = np.sort(np.concatenate([np.flatnonzero(TRAIN.labels == 0), rare]))
+    data = Examples(TRAIN.store, index, np.arange(len(index)), TRAIN.row_ids[index], TRAIN.labels[index])
+    share = {}
+    for sampling in ("uniform", "balanced"):
+        run = trainer(tiny_bert, data=data, train_sampling=sampling, num_train_epochs=8)
+        seen: list[Any] = []
+        gradients = run._gradients
+        monkeypatch.setattr(run, "_gradients", lambda index, seen=seen, of=gradients: (seen.append(index), of(index))[1])
+        run.run()
+        rows = np.concatenate(seen)
+        assert len(rows) == 8 * len(index)
+        share[sampling] = data.labels[rows].mean()
+    assert share["uniform"] == pytest.approx(4 / len(index))
+    assert 0.4 < share["balanced"] < 0.6
+
+
+WIRED: dict[str, tuple[dict[str, Any], Callable[[Any, Any], bool]]] = {
+    "hidden_dropout_prob": ({"hidden_dropout_prob": 0.3}, lambda it, _: it.model.config.hidden_dropout_prob == 0.3),
+    "attention_probs_dropout_prob": (
+        {"attention_probs_dropout_prob": 0.3},
+        lambda it, _: it.model.config.attention_probs_dropout_prob == 0.3,
+    ),
+    "classifier_dropout": ({"classifier_dropout": 0.3}, lambda it, _: it.model.config.classifier_dropout == 0.3),
+    "seed": ({"seed": 5}, lambda it, plain: not torch.equal(it.model.classifier.weight, plain.model.classifier.weight)),
+    "reinit_layers": (
+        {"reinit_layers": 1},
+        lambda it, plain: (
+            [
+                torch.equal(one.output.dense.weight, other.output.dense.weight)
+                for one, other in zip(it.model.bert.encoder.layer, plain.model.bert.encoder.layer, strict=True)
+            ]
+            == [True, False]
+        ),
+    ),
+    "freeze": ({"freeze": 1}, lambda it, _: not it.model.bert.encoder.layer[0].output.dense.weight.requires_grad),
+    "lora_r": ({"lora_r": 4}, lambda it, _: any(p.shape[0] == 4 for n, p in it.model.named_parameters() if "lora_A" in n)),
+    "lora_alpha": (
+        {"lora_r": 4, "lora_alpha": 12},
+        lambda it, _: it.model.bert.encoder.layer[0].output.dense.scaling == {"default": 3.0},
+    ),
+    "gradient_checkpointing": ({"gradient_checkpointing": True}, lambda it, _: it.encoder.gradient_checkpointing),
+    "precision": ({"precision": "bf16"}, lambda it, _: it.dtype == torch.bfloat16),
+}
+
+
+@pytest.mark.parametrize("option", WIRED)
+def test_every_option_of_the_model_reaches_it(tiny_bert: Path, option: str) -> None:
+    changes, holds = WIRED[option]
+    if "lora" in option:
+        pytest.importorskip("peft")
+    base = recipe(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.0, classifier_dropout=0.1)
+    plain = prepare(tiny_bert, LABELS, base, torch.device("cpu"))
+    assert "lora" in option or not holds(plain, plain)
+    assert holds(prepare(tiny_bert, LABELS, base.model_copy(update=changes), torch.device("cpu")), plain)
+
+
 def test_a_step_by_tokens(tiny_bert: Path) -> None:
     run = trainer(tiny_bert, train_batch_tokens=100)
     assert all(TRAIN.lengths[step].sum() <= 100 for step in run._steps(0))
@@ -457,11 +592,11 @@ def test_everything_frozen_is_an_error(tiny_bert: Path) -> None:
 
 def test_lora_trains_adapters_and_merges_them(tiny_bert: Path) -> None:
     pytest.importorskip("peft")
-    ours = recipe(learning_rate=1e-2, num_train_epochs=1)
-    model: Any = classifier(tiny_bert, ours).model
-    before = {name: p.clone() for name, p in model.state_dict().items()}
-    lora.adapt(model, rank=4, alpha=8, seed=0)
-    run = Trainer(classification.runner(model, torch.float32), TRAIN, VALIDATION, ours, None, StopRequest())
+    ours = recipe(learning_rate=1e-2, num_train_epochs=1, lora_r=4, lora_alpha=8)
+    before = classifier(tiny_bert, recipe()).model.state_dict()
+    ready = classifier(tiny_bert, ours)
+    model: Any = ready.model
+    run = Trainer(ready, TRAIN, VALIDATION, ours, None, StopRequest())
     assert {name.split(".")[-1] if "lora_" not in name else "lora" for name in run.named} == {"lora", "weight", "bias"}
     assert not any(name.startswith("bert.encoder") and "lora_" not in name for name in run.named)
     run.run()

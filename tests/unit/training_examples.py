@@ -9,15 +9,13 @@ import numpy as np
 import torch
 from transformers import DistilBertConfig, DistilBertModel
 
-from dagobert import optim
-from dagobert.encoder import compute_dtype
 from dagobert.heads import classification
 from dagobert.heads.classification import Classifier
 from dagobert.labels import LabelMap
 from dagobert.params import load_params
 from dagobert.params.train import TrainParams
 from dagobert.shards import TokenStore
-from dagobert.training import Examples
+from dagobert.training import Examples, prepare
 
 LABELS = LabelMap("single_label_classification", ("0", "1"), ("negative", "positive"))
 torch.set_num_threads(1)  # the models are tiny: two threads only wait for each other
@@ -60,14 +58,4 @@ def distilbert(path: Path) -> Path:
 
 def classifier(tiny_bert: Path, ours: TrainParams) -> Classifier:
     """A tiny checkpoint with a fresh head, ready to train."""
-    model = classification.load(
-        tiny_bert,
-        LABELS,
-        hidden_dropout=ours.hidden_dropout_prob,
-        attention_dropout=ours.attention_probs_dropout_prob,
-        head_dropout=ours.classifier_dropout,
-        seed=ours.seed,
-    )
-    optim.freeze(model, ours.freeze)
-    dtype = compute_dtype(ours.precision, torch.device("cpu"))
-    return classification.runner(model, dtype, gradient_checkpointing=ours.gradient_checkpointing)
+    return prepare(tiny_bert, LABELS, ours, torch.device("cpu"))

@@ -157,6 +157,19 @@ def test_a_loss_that_is_nan_publishes_nothing(
     assert not list(paths.CHECKPOINTS.glob("*/step-*"))
 
 
+def test_the_recipe_s_options_reach_the_published_model(workspace: Path, repository: Path, tiny_bert: Path) -> None:
+    """Which parameters may be frozen, drawn anew and adapted is tested with `prepare`: here, that the stage asks it."""
+    pytest.importorskip("peft")
+    stage.run(settings(repository, tiny_bert, reinit_layers=1, freeze=1, lora_r=2, hidden_dropout_prob=0.05))
+    before, after = load_file(tiny_bert / "model.safetensors"), load_file(paths.MODEL / "model.safetensors")
+    kept = [torch.equal(after[f"bert.encoder.layer.{n}.output.LayerNorm.weight"], torch.ones(32)) for n in (0, 1)]
+    assert kept == [True, True]  # adapted by LoRA: LayerNorm stays as it was, or as it was drawn
+    drawn = after["bert.encoder.layer.1.output.dense.weight"] - before["encoder.layer.1.output.dense.weight"]
+    assert float(drawn.std()) > 0.02  # two draws of deviation 0.02 differ by more than a little training moves them
+    assert not any("lora" in name for name in after)
+    assert json.loads((paths.MODEL / "config.json").read_text())["hidden_dropout_prob"] == 0.05
+
+
 def test_an_empty_side_is_an_error(workspace: Path, repository: Path, tiny_bert: Path) -> None:
     write_inputs(workspace / "other", rows=60, sizes=(30, 0, 12))
     (workspace / "other" / paths.SPLITS).rename(paths.SPLITS)
