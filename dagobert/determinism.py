@@ -11,8 +11,10 @@ import ctypes
 import os
 import platform
 import random
+import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,8 +32,8 @@ def seed_everything(seed: int) -> None:
 
 
 def set_up(*, threads: int | None, seed: int, deterministic: bool) -> None:
-    """Fix threads, seeds and kernels for this process."""
-    torch.set_num_threads(threads or available_cores())
+    """Fix threads, seeds and kernels for this process; the cores are divided among the processes of torchrun."""
+    torch.set_num_threads(threads or max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     seed_everything(seed)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic, warn_only=False)
@@ -73,11 +75,13 @@ def fingerprint(device: torch.device, dtype: torch.dtype, *, deterministic: bool
         "compute_dtype": str(dtype).removeprefix("torch."),
         "deterministic": deterministic,
         "threads": torch.get_num_threads(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "cpu": _cpu(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cpu_bf16": bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()),
         "cpu_amx": bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)()),
-        "mkl": bool(torch._C.has_mkl),
-        "onednn": torch._C._has_mkldnn,
+        "mkl": _built_with(r"Math Kernel Library Version (\S+)"),
+        "onednn": _built_with(r"MKL-DNN v(\S+)"),
     }
     if device.type == "cuda":
         found |= {
@@ -85,8 +89,29 @@ def fingerprint(device: torch.device, dtype: torch.dtype, *, deterministic: bool
             "gpu_capability": list(torch.cuda.get_device_capability(device)),
             "cuda": torch.version.cuda,
             "cudnn": _cudnn(),
+            "driver": _first_match(Path("/proc/driver/nvidia/version"), r"NVRM version: (.+)"),
         }
     return found
+
+
+def _built_with(pattern: str) -> str | None:
+    """The version of a library of kernels that torch was built with; None where it was built without."""
+    found = re.search(pattern, torch.__config__.show())
+    return found[1] if found else None
+
+
+def _cpu() -> str:
+    """The processor's name: kernels are chosen by its features and cache sizes."""
+    return _first_match(Path("/proc/cpuinfo"), r"model name\s*: (.+)") or platform.processor() or platform.machine()
+
+
+def _first_match(path: Path, pattern: str) -> str | None:
+    """What a system file says of itself; None where there is no such file."""
+    try:
+        found = re.search(pattern, path.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return None
+    return " ".join(found[1].split()) if found else None
 
 
 def _cudnn() -> int | None:

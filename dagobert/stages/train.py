@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dagobert import __version__, determinism, distributed, events, files, locks, lora, torchrun, vocabulary
@@ -121,8 +122,7 @@ def read_labels(path: Path, n_classes: int) -> tuple[IntArray, npt.NDArray[Any]]
 def side_rows(path: Path, side: str) -> IntArray:
     """Row ids of one side of the split, in order."""
     table = pq.read_table(path, columns=["row_id", "split"])
-    chosen = np.asarray(table["split"].cast(pa.string()).to_pylist(), dtype=object) == side
-    ids: IntArray = table["row_id"].to_numpy()[chosen]
+    ids: IntArray = table.filter(pc.equal(table["split"].cast(pa.string()), side))["row_id"].to_numpy()
     return ids
 
 
@@ -173,6 +173,7 @@ def publish(model: Any, lineage: dict[str, Any], outcome: Outcome) -> None:
         "stopped_early": outcome.stopped_early,
         "examples": outcome.examples,
         "tokens": outcome.tokens,
+        "fingerprint": lineage["fingerprint"],
         "device": lineage["fingerprint"]["device"],
         "precision": lineage["fingerprint"]["compute_dtype"],
         "threads": lineage["fingerprint"]["threads"],

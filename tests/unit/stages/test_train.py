@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from ruamel.yaml import YAML
@@ -70,6 +72,7 @@ def test_a_model_directory_a_report_and_a_curve(workspace: Path, repository: Pat
     with safe_open(paths.MODEL / "model.safetensors", "pt") as file:
         assert len(file.metadata() or {}) <= 1
     report = json.loads(paths.TRAIN_REPORT.read_text())
+    assert report["fingerprint"] == about["fingerprint"]
     assert report["steps"] == 8  # 30 rows in steps of 8, twice
     assert [entry["step"] for entry in report["validation"]] == [4, 8]
     assert about["validation"]["step"] == report["best_step"]
@@ -78,6 +81,14 @@ def test_a_model_directory_a_report_and_a_curve(workspace: Path, repository: Pat
     assert sum(",training," in line for line in lines) == 8
     assert sum(",validation," in line for line in lines) == 2
     assert not [p for p in paths.CHECKPOINTS.iterdir() if p.is_dir()]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())])
+def test_the_rows_of_a_side_are_found_in_order(tmp_path: Path, kind: pa.DataType) -> None:
+    sides = pa.array(["test", "train", None, "validation", "train"]).cast(kind)
+    pq.write_table(pa.table({"row_id": [9, 7, 5, 3, 1], "split": sides}), tmp_path / "splits.parquet")
+    assert stage.side_rows(tmp_path / "splits.parquet", "train").tolist() == [7, 1]
+    assert stage.side_rows(tmp_path / "splits.parquet", "none").tolist() == []
 
 
 def test_a_stopped_stage_goes_on_and_publishes_the_same_bytes(
