@@ -1,4 +1,7 @@
-"""Hugging Face `Trainer` at its best here: dynamic padding, batches of similar length, bf16, fused AdamW, nothing logged."""
+"""Hugging Face `Trainer` at its best here: dynamic padding, batches of similar length, bf16, fused AdamW, nothing logged.
+
+It needs `accelerate`: without it this module cannot be imported, or making `TrainingArguments` raises ImportError.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +11,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from bench import workload
+from bench.baselines.padded import Rows, pad
 from bench.workload import Workload
-
-
-class Rows(Dataset[dict[str, Any]]):
-    """Sequences as the data collator takes them."""
-
-    def __init__(self, work: Workload) -> None:
-        self.work = work
-
-    def __len__(self) -> int:
-        """Sequences."""
-        return len(self.work.sequences)
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        """One sequence."""
-        ids = self.work.sequences[i].tolist()
-        return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": int(self.work.labels[i]), "length": len(ids)}
+from dagobert import determinism
 
 
 class Stopwatch(TrainerCallback):
@@ -45,16 +33,6 @@ class Stopwatch(TrainerCallback):
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.end = workload.clock()
-
-
-def pad(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """What `DataCollatorWithPadding` does, without a tokenizer: pad to the longest, rounded up to 8."""
-    longest = -(-max(len(row["input_ids"]) for row in rows) // 8) * 8
-    out = {name: torch.zeros(len(rows), longest, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
-    for i, row in enumerate(rows):
-        for name, tensor in out.items():
-            tensor[i, : len(row[name])] = torch.tensor(row[name])
-    return out | {"labels": torch.tensor([row["labels"] for row in rows])}
 
 
 def trainer(model: nn.Module, work: Workload, device: torch.device, out: Path, **changes: Any) -> Trainer:
@@ -77,7 +55,9 @@ def trainer(model: nn.Module, work: Workload, device: torch.device, out: Path, *
         "logging_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
-        "dataloader_pin_memory": False,
+        "dataloader_pin_memory": device.type == "cuda",
+        # on a GPU the batches are made beside it, or it would wait for them
+        "dataloader_num_workers": min(8, determinism.available_cores()) if device.type == "cuda" else 0,
     }
     arguments = TrainingArguments(**(settings | changes))
     return Trainer(model=model, args=arguments, train_dataset=Rows(work), data_collator=pad)
