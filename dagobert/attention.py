@@ -120,17 +120,18 @@ def attention_rows(
     key: Tensor,
     value: Tensor,
     lengths: Sequence[int],
+    longest: int,
     cu_seqlens: Tensor,
     heads: int,
     dropout: float,
     first_only: bool,
 ) -> Tensor:
-    """Attention that autograd differentiates: the plain path, and the GPU's.
+    """Attention that autograd differentiates: the plain path, and the GPU's. No length is above `longest`.
 
     Shapes: query (T, H·D), or (B, H·D) where `first_only`; key, value (T, H·D); cu_seqlens (B+1,) int32. Returns query's shape.
     """
     if _varlen_works(query, dropout):
-        return _varlen(query, key, value, lengths, cu_seqlens, heads, first_only)
+        return _varlen(query, key, value, longest, cu_seqlens, heads, first_only)
     size = query.shape[1] // heads
     out: list[Tensor] = []
     at = 0
@@ -151,12 +152,11 @@ def _varlen_works(query: Tensor, dropout: float) -> bool:
 
 
 def _varlen(
-    query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], cu_seqlens: Tensor, heads: int, first_only: bool
+    query: Tensor, key: Tensor, value: Tensor, longest: int, cu_seqlens: Tensor, heads: int, first_only: bool
 ) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    longest = max(lengths)
-    cu_query = torch.arange(len(lengths) + 1, dtype=torch.int32, device=query.device) if first_only else cu_seqlens
+    cu_query = torch.arange(len(cu_seqlens), dtype=torch.int32, device=query.device) if first_only else cu_seqlens
     q, k, v = (x.view(x.shape[0], heads, -1) for x in (query, key, value))
     out = varlen_attn(q, k, v, cu_query, cu_seqlens, 1 if first_only else longest, longest)
     assert isinstance(out, Tensor)

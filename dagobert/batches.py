@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ from dagobert.shards import TokenStore
 IntArray = npt.NDArray[np.int64]
 
 _MEGABATCH = 50  # steps whose sequences are sorted together where batches are grouped by length
+_ROW_COUNTS = 8  # numbers of rows that micro-batches are filled up to, where their shapes are fixed
 _ALIGN = 64  # tokens of a packed batch are rounded up to this: oneDNN builds a kernel for each new shape, 1 to 3 ms a product
 
 
@@ -111,35 +113,59 @@ def cut(index: IntArray, lengths: IntArray, budget: int, *, padded: bool = False
 
 
 @dataclass(frozen=True)
+class Shapes:
+    """Few shapes for all micro-batches, so that a compiled kernel or a recorded graph fits the next one too.
+
+    The tokens are filled up to a multiple of `multiple` and the sequences to one of 64 by dummy sequences at the end. A dummy
+    has at least one token and none is longer than `longest`: no kernel meets an empty sequence or a row that is nobody's.
+    """
+
+    multiple: int
+    longest: int
+
+    @classmethod
+    def within(cls, budget: int, longest: int) -> Shapes:
+        """Those of micro-batches of at most `budget` tokens in sequences of at most `longest`: about eight numbers of rows."""
+        return cls(multiple=max(_ALIGN, budget // _ROW_COUNTS // _ALIGN * _ALIGN), longest=max(2, longest))
+
+    def dummies(self, lengths: Sequence[int]) -> list[int]:
+        """Lengths of the sequences to put behind sequences of these lengths."""
+        least = -(-(self.multiple - 1) // (self.longest - 1))  # so many hold all tokens that a multiple may ask for
+        n = -(-(len(lengths) + least) // _ALIGN) * _ALIGN - len(lengths)
+        total = sum(lengths)
+        missing = -(-(total + n) // self.multiple) * self.multiple - total
+        return [missing // n + (i < missing % n) for i in range(n)]
+
+
+@dataclass(frozen=True)
 class Batch:
-    """A packed micro-batch: sequences laid end to end.
+    """A packed micro-batch: sequences laid end to end. Shapes: B sequences, S of them and dummies (B where there are none).
 
     Attributes:
         input_ids: (T,) int64; on a CPU rounded up to a multiple of 64 with id 0.
         token_types: segment ids (T,), or None where there is one text a row.
+        positions: of each token in its sequence, (T,) int64; 0 past the last sequence.
         lengths: tokens of each sequence, B numbers.
-        cu_seqlens: (B+1,) int32.
+        spans: the same with the dummies at the end, S numbers.
+        longest: no sequence has more tokens; fixed where the shapes are.
+        cu_seqlens: (S+1,) int32.
         first_token, first_sequence: how much of the optimizer step comes before.
     """
 
     input_ids: Tensor
     token_types: Tensor | None
+    positions: Tensor
     lengths: tuple[int, ...]
+    spans: tuple[int, ...]
+    longest: int
     cu_seqlens: Tensor
     first_token: int = 0
     first_sequence: int = 0
 
     @property
     def first_rows(self) -> Tensor:
-        """Where each sequence begins ([CLS]), shape (B,) int64."""
+        """Where each sequence begins ([CLS]), shape (S,) int64."""
         return self.cu_seqlens[:-1].long()
-
-    @property
-    def positions(self) -> Tensor:
-        """Position of each token in its sequence, shape (T,) int64; 0 past the last sequence."""
-        flat = torch.zeros(len(self.input_ids), dtype=torch.int64)
-        torch.cat([torch.arange(n) for n in self.lengths], out=flat[: sum(self.lengths)])
-        return flat.to(self.input_ids.device)
 
 
 def pack(
@@ -149,25 +175,42 @@ def pack(
     *,
     first_token: int = 0,
     first_sequence: int = 0,
+    shapes: Shapes | None = None,
 ) -> Batch:
-    """Lay sequences of a store end to end, in the order asked for."""
+    """Lay sequences of a store end to end, in the order asked for; `shapes`: fill up with dummies."""
     ids, cu_seqlens = store.gather(index)
-    # On a GPU nothing is rounded: varlen attention leaves rows past the last sequence unwritten.
+    lengths: list[int] = np.diff(cu_seqlens).tolist()
+    dummies = [] if shapes is None else shapes.dummies(lengths)
+    spans = lengths + dummies
+    # On a GPU nothing else is rounded: varlen attention leaves rows past the last sequence unwritten.
     align = _ALIGN if torch.device(device).type == "cpu" else 1
-    total = -(-len(ids) // align) * align
+    total = -(-sum(spans) // align) * align
     types = store.token_types(index)
-    lengths: Sequence[int] = np.diff(cu_seqlens).tolist()
     return Batch(
-        _padded(ids, total).to(device, non_blocking=True),
-        None if types is None else _padded(types, total).to(device, non_blocking=True),
+        on_device(_filled(ids, total), device),
+        None if types is None else on_device(_filled(types, total), device),
+        on_device(_filled(_positions(spans), total), device),
         tuple(lengths),
-        torch.from_numpy(cu_seqlens).to(device, non_blocking=True),
+        tuple(spans),
+        max(spans, default=0) if shapes is None else shapes.longest,
+        on_device(np.cumsum([0, *spans], dtype=np.int32), device),
         first_token,
         first_sequence,
     )
 
 
-def _padded(values: IntArray, total: int) -> Tensor:
+def on_device(values: npt.NDArray[Any], device: torch.device | str) -> Tensor:
+    """An array as a tensor there. The copy to a GPU waits for nothing: it starts from memory that the system does not move."""
+    tensor = torch.from_numpy(values)
+    return tensor if torch.device(device).type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
+def _positions(lengths: Sequence[int]) -> IntArray:
+    of = np.asarray(lengths, dtype=np.int64)
+    return np.arange(of.sum(), dtype=np.int64) - np.repeat(np.cumsum(of) - of, of)
+
+
+def _filled(values: IntArray, total: int) -> IntArray:
     out = np.zeros(total, dtype=np.int64)
     out[: len(values)] = values
-    return torch.from_numpy(out)
+    return out

@@ -112,11 +112,14 @@ class Dropout:
         """Dropout of x, shape (rows, width): tokens of the micro-batch, or its sequences where `tokens` is false."""
         if p == 0.0:
             return x
-        if x.device.type == "cpu":
-            mask = self.mask(site, x.shape[0], x.shape[1], p, tokens=tokens)
-        else:
-            mask = self.device_mask(site, x.shape[0], x.shape[1], p, x.device, tokens=tokens)
+        mask = self.kept(site, x.shape[0], x.shape[1], p, x.device, tokens=tokens)
         return x * (mask.to(x.dtype) * kept_scale(p))
+
+    def kept(self, site: int, rows: int, width: int, p: float, device: torch.device, *, tokens: bool = True) -> Tensor:
+        """The mask that this device draws, shape (rows, width): not 0 where an element is kept."""
+        if device.type == "cpu":
+            return self.mask(site, rows, width, p, tokens=tokens)
+        return self.device_mask(site, rows, width, p, device, tokens=tokens)
 
     def by_sequence(self, x: Tensor, site: int, p: float, *, sequences: int, before: int = 0) -> Tensor:
         """Dropout of x, shape (n · sequences, …, width), the same for a sequence whatever it is padded to and runs with.

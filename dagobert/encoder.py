@@ -25,6 +25,7 @@ from dagobert.dropout import Dropout
 from dagobert.errors import ParameterError
 from dagobert.fused import PARAMETERS, FusedLayer, Plan, Weights, layer_forward
 
+_PROGRAMS = 64  # that a run may compile: numbers of rows and of sequences, last layer or not
 _KEEP_BYTES = 2 << 30  # attention probabilities held for the backward pass; above, they are computed again
 
 
@@ -36,10 +37,18 @@ class PackedBert:
         dtype: what is computed in (parameters stay as they are).
         fused: use the written-out CPU layer where it applies.
         gradient_checkpointing: hold only each layer's input and compute the layer again in the backward pass.
+        compiler: backend of `torch.compile` that the plain layer is compiled by in training ("inductor"); None: not at all.
+            It compiles anew for each shape, so batches should come in few: `batches.Shapes`.
     """
 
     def __init__(
-        self, bert: nn.Module, dtype: torch.dtype, *, fused: bool = True, gradient_checkpointing: bool = False
+        self,
+        bert: nn.Module,
+        dtype: torch.dtype,
+        *,
+        fused: bool = True,
+        gradient_checkpointing: bool = False,
+        compiler: str | Callable[..., Any] | None = None,
     ) -> None:
         self.bert = bert
         self.dtype = dtype
@@ -52,11 +61,13 @@ class PackedBert:
         self._embeddings = stock.embeddings
         self._layers: list[nn.Module] = list(stock.encoder.layer)
         self._parameters = [[layer.get_parameter(name) for name in PARAMETERS] for layer in self._layers] if self._fused else []
+        self._compiled = None if compiler is None else _compile(self._plain_layer, compiler)
         self._cast: dict[int, tuple[tuple[int, ...], Weights]] = {}
 
     def first(self, batch: Batch, dropout: Dropout | None = None) -> Tensor:
         """Final hidden state of each sequence's first token, [CLS]: (B, d)."""
-        return self._run(batch, dropout, first_only=True)
+        states = self._run(batch, dropout, first_only=True)
+        return states if len(batch.spans) == len(batch.lengths) else states[: len(batch.lengths)]
 
     def tokens(self, batch: Batch, dropout: Dropout | None = None) -> Tensor:
         """Final hidden states of all tokens: (T, d); rows past the last sequence mean nothing."""
@@ -67,15 +78,21 @@ class PackedBert:
             x = self._embed(batch, dropout)
             attention_p = self.config.attention_probs_dropout_prob if dropout is not None else 0.0
             fused = self._fused and x.device.type == "cpu" and attention_p == 0.0
-            groups = group_sequences(batch.lengths) if fused else []
+            groups = group_sequences(batch.spans) if fused else []
+            compiled = self._compiled if torch.is_grad_enabled() and attention_p == 0.0 else None
             for number in range(len(self._layers)):
                 rows = batch.first_rows if first_only and number == len(self._layers) - 1 else None
                 if fused:
                     x = self._fused_layer(x, number, groups, rows, dropout)
-                elif self.gradient_checkpointing and torch.is_grad_enabled():
-                    x = checkpoint(self._plain_layer, x, number, batch, rows, dropout, use_reentrant=False)
-                else:
-                    x = self._plain_layer(x, number, batch, rows, dropout)
+                    continue
+                run: Callable[..., Tensor] = self._plain_layer if compiled is None else compiled
+                arguments: tuple[Any, ...]
+                if compiled is None:
+                    arguments = (x, self._layers[number], batch, rows, number, dropout, ())
+                else:  # a program serves all layers and steps, so what differs in each is drawn outside
+                    arguments = (x, self._layers[number], batch, rows, 0, None, self._masks(number, x, rows, dropout))
+                again = self.gradient_checkpointing and torch.is_grad_enabled()
+                x = checkpoint(run, *arguments, use_reentrant=False) if again else run(*arguments)
         return x
 
     @contextmanager
@@ -138,14 +155,37 @@ class PackedBert:
         assert isinstance(out, Tensor)
         return out
 
-    def _plain_layer(self, x: Tensor, number: int, batch: Batch, rows: Tensor | None, dropout: Dropout | None) -> Tensor:
-        layer: Any = self._layers[number]
+    def _masks(self, number: int, x: Tensor, rows: Tensor | None, dropout: Dropout | None) -> tuple[Tensor, ...]:
+        """Masks of a layer's two dropouts of hidden states; none where nothing is dropped."""
+        p = self.config.hidden_dropout_prob
+        if dropout is None or p == 0.0:
+            return ()
+        n, tokens = x.shape[0] if rows is None else len(rows), rows is None
+        places = sites.attention_site(number), sites.feed_forward_site(number)
+        return tuple(dropout.kept(site, n, x.shape[1], p, x.device, tokens=tokens) for site in places)
+
+    def _plain_layer(
+        self,
+        x: Tensor,
+        layer: Any,
+        batch: Batch,
+        rows: Tensor | None,
+        number: int,
+        dropout: Dropout | None,
+        masks: tuple[Tensor, ...],
+    ) -> Tensor:
+        """A layer in torch's own operations. What is dropped is told by `dropout` and the layer's number, or by masks."""
         attention = layer.attention.self
-        p = self.config.hidden_dropout_prob if dropout is not None else 0.0
+        p = self.config.hidden_dropout_prob
         attention_p = self.config.attention_probs_dropout_prob if dropout is not None else 0.0
 
-        def drop(value: Tensor, site: int) -> Tensor:
-            return value if dropout is None else dropout(value, site, p, tokens=rows is None)
+        def drop(value: Tensor, which: int) -> Tensor:
+            if masks:
+                return value * (masks[which].to(value.dtype) * sites.kept_scale(p))
+            if dropout is None:
+                return value
+            site = sites.feed_forward_site(number) if which else sites.attention_site(number)
+            return dropout(value, site, p, tokens=rows is None)
 
         with torch.autocast(x.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
             residual = x if rows is None else x[rows]
@@ -153,14 +193,25 @@ class PackedBert:
             heads, first_only = self.config.num_attention_heads, rows is not None
             if dropout is not None and attention_p > 0.0:
                 site = sites.weights_site(number)
-                context = _dropped_attention(query, key, value, batch.lengths, heads, dropout, site, attention_p, first_only)
+                context = _dropped_attention(query, key, value, batch.spans, heads, dropout, site, attention_p, first_only)
             else:
-                context = attention_rows(query, key, value, batch.lengths, batch.cu_seqlens, heads, 0.0, first_only=first_only)
-            a = drop(layer.attention.output.dense(context), sites.attention_site(number))
+                context = attention_rows(
+                    query, key, value, batch.spans, batch.longest, batch.cu_seqlens, heads, 0.0, first_only=first_only
+                )
+            a = drop(layer.attention.output.dense(context), 0)
             y = _norm(layer.attention.output.LayerNorm, residual + a)
             g = layer.intermediate.intermediate_act_fn(layer.intermediate.dense(y))
-            f = drop(layer.output.dense(g), sites.feed_forward_site(number))
+            f = drop(layer.output.dense(g), 1)
             return _norm(layer.output.LayerNorm, y + f)
+
+
+def _compile(layer: Callable[..., Tensor], backend: str | Callable[..., Any]) -> Callable[..., Tensor]:
+    """One program for all layers of a shape: they differ in their weights alone, which are its inputs."""
+    import torch._dynamo
+
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _PROGRAMS)
+    compiled: Callable[..., Tensor] = torch.compile(layer, backend=backend, dynamic=False)
+    return compiled
 
 
 def _norm(module: nn.Module, x: Tensor) -> Tensor:

@@ -156,5 +156,5 @@ def gradient_norm(parameters: Iterable[Tensor]) -> Tensor:
 def clip(parameters: Sequence[Tensor], norm: Tensor, most: float) -> None:
     """Scale all gradients so that their norm is at most `most` (as `torch.nn.utils.clip_grad_norm_` does)."""
     factor = torch.clamp(most / (norm + 1e-6), max=1.0)
-    if float(factor) < 1.0:
+    if factor.is_cuda or float(factor) < 1.0:  # to look at the factor would mean to wait for the GPU
         torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], factor)

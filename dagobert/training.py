@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from dagobert import distributed, events, lora, optim
-from dagobert.batches import IntArray, cut, epoch_steps, pack
+from dagobert.batches import IntArray, Shapes, cut, epoch_steps, pack
 from dagobert.checkpoints import Checkpoint, Checkpoints
 from dagobert.dropout import Dropout
 from dagobert.encoder import compute_dtype
@@ -39,6 +39,7 @@ from dagobert.shards import TokenStore, mean_by_document
 if TYPE_CHECKING:
     from dagobert.params.train import TrainParams
 
+_READ_EVERY = 10  # steps between looks at the loss on a GPU
 _CURVE_POINTS = 500  # the loss curve has at most this many training points
 _SKIPPED = 20  # fp16: optimizer steps in a row without a finite gradient, until the loss scale is below 1: an error
 
@@ -107,6 +108,17 @@ class Outcome:
     curve: list[tuple[int, float]]
 
 
+@dataclass(frozen=True)
+class _Unread:
+    """A step whose figures still lie on the device: loss, norm, and the losses of this process's sequences."""
+
+    step: int
+    index: IntArray
+    loss: Tensor
+    each: Tensor
+    norm: Tensor
+
+
 class StopRequest:
     """Whether somebody asked the process to stop (SIGTERM, or Ctrl-C once; the second Ctrl-C interrupts)."""
 
@@ -162,6 +174,8 @@ class Trainer:
         self.device = next(self.model.parameters()).device
         self.n_classes = int(model.config.num_labels)
         self.lengths = train.lengths
+        longest = int(self.lengths.max(initial=1))
+        self.shapes = Shapes.within(recipe.tokens_per_batch, longest) if classifier.compiled else None
         self.class_weights, self.sampling = self._weights()
         self.state = State(budget=recipe.tokens_per_batch)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=classifier.dtype == torch.float16)
@@ -175,6 +189,9 @@ class Trainer:
         self.total = sum(self.epoch_lengths)
         self.warmup = optim.warmup_count(recipe.warmup_steps, self.total)
         self.curve_every = max(1, self.total // _CURVE_POINTS)
+        self.unread: list[_Unread] = []
+        self.read_every = 1 if self.device.type == "cpu" else _READ_EVERY
+        self.loss = math.nan  # of the last step that was read
         self._plan: tuple[int, list[IntArray]] | None = None
 
     # ---- the loop
@@ -200,27 +217,45 @@ class Trainer:
     def _train_step(self) -> tuple[int, float]:
         index = self._step_index()
         recipe, state = self.recipe, self.state
-        loss = self._gradients_within_memory(index)
+        loss, each = self._gradients_within_memory(index)
         distributed.add_up([p.grad for p in self.parameters if p.grad is not None])
         rate = recipe.learning_rate * optim.schedule(recipe.lr_scheduler_type, state.step, self.warmup, self.total)
         optim.set_learning_rate(self.optimizer, rate)
         self.scaler.unscale_(self.optimizer)
         norm = optim.gradient_norm(self.parameters)
-        if math.isfinite(float(norm)):
-            state.skipped = 0
-            optim.clip(self.parameters, norm, recipe.max_grad_norm)
-        else:
-            self._gradient_not_finite(float(norm), self.train.row_ids[self.train.document[index]])
+        self.unread.append(_Unread(state.step + 1, index, loss, each, norm))
+        if len(self.unread) >= self.read_every or math.isnan(self.loss):
+            self._read()
+        optim.clip(self.parameters, norm, recipe.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.classifier.weights_changed()
         state.step += 1
         state.examples += len(index)
         state.tokens += int(self.lengths[index].sum())
-        self._record(loss)
-        return len(index), loss
+        return len(index), self.loss
 
-    def _gradients_within_memory(self, index: IntArray) -> float:
+    def _read(self) -> None:
+        """Look at the loss and the gradient norm of the steps since the last time: a GPU is waited for here and not each step.
+
+        Raises:
+            NonFiniteLossError: one of them is NaN or infinite. What later steps made of it is neither saved nor published.
+        """
+        unread, self.unread = self.unread, []
+        if not unread:
+            return
+        figures = torch.stack([f.to(torch.float32) for u in unread for f in (u.loss, u.norm)]).view(-1, 2).tolist()
+        for one, (loss, norm) in zip(unread, figures, strict=True):
+            if not math.isfinite(loss):
+                self._loss_not_finite(one, loss)
+            if math.isfinite(norm):
+                self.state.skipped = 0
+            else:
+                self._gradient_not_finite(one, norm)
+            self.loss = loss
+            self._record(one.step, loss)
+
+    def _gradients_within_memory(self, index: IntArray) -> tuple[Tensor, Tensor]:
         """`_gradients`, again with half the tokens at once where memory runs out: the same result."""
         while True:
             self.optimizer.zero_grad(set_to_none=True)
@@ -240,10 +275,10 @@ class Trainer:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _gradients(self, index: IntArray) -> float:
-        """Add the gradient of one optimizer step's mean loss to the parameters, and return that loss.
+    def _gradients(self, index: IntArray) -> tuple[Tensor, Tensor]:
+        """Add the gradient of one optimizer step's mean loss to the parameters; give that loss and those of the sequences.
 
-        With several processes: this one's share of the gradient, and the loss of all.
+        With several processes: this one's share of the gradient and of the sequences, and the loss of all.
         """
         documents = self.train.document[index]
         target = classification.targets(self.train.labels[documents], self.device)
@@ -252,7 +287,14 @@ class Trainer:
         mine = distributed.share(self.lengths[index])
         at, tokens = mine.start, int(self.lengths[index[: mine.start]].sum())
         for piece in cut(index[mine], self.lengths, self.state.budget, padded=self.classifier.padded):
-            batch = pack(self.train.store, self.train.sequences[piece], self.device, first_token=tokens, first_sequence=at)
+            batch = pack(
+                self.train.store,
+                self.train.sequences[piece],
+                self.device,
+                first_token=tokens,
+                first_sequence=at,
+                shapes=self.shapes,
+            )
             dropout = Dropout(self.recipe.seed, self.state.step, tokens, at)
             logits = self.classifier.logits(batch, dropout)
             each = classification.losses(
@@ -270,23 +312,23 @@ class Trainer:
         each = torch.cat(found) if found else torch.zeros(0, device=self.device)
         summed = each.sum() / total
         distributed.add_up([summed])
-        loss = float(summed)
-        if not math.isfinite(loss):
-            bad = torch.zeros(len(index), device=self.device)
-            bad[mine] = (~torch.isfinite(each)).float()
-            distributed.add_up([bad])  # each process saw its share alone
-            rows = self.train.row_ids[documents]
-            where = bad.cpu().numpy() > 0
-            self._not_finite(f"loss of optimizer step {self.state.step + 1}", loss, rows[where] if where.any() else rows)
-        return loss
+        return summed, each
 
-    def _gradient_not_finite(self, norm: float, rows: IntArray) -> None:
+    def _loss_not_finite(self, one: _Unread, loss: float) -> None:
+        bad = torch.zeros(len(one.index), device=self.device)
+        bad[distributed.share(self.lengths[one.index])] = (~torch.isfinite(one.each)).float()
+        distributed.add_up([bad])  # each process saw its share alone
+        rows, where = self.train.row_ids[self.train.document[one.index]], bad.cpu().numpy() > 0
+        self._not_finite(f"loss of optimizer step {one.step}", loss, rows[where] if where.any() else rows)
+
+    def _gradient_not_finite(self, one: _Unread, norm: float) -> None:
         """In fp16 the scaler leaves such a step out and lowers its scale: an error only where that does not help."""
         self.state.skipped += 1
         scale = self.scaler.get_scale()
         if not self.scaler.is_enabled() or (self.state.skipped >= _SKIPPED and scale < 1.0):
-            what = f"gradient of optimizer step {self.state.step + 1}"
+            what = f"gradient of optimizer step {one.step}"
             skipped = f"{what}, as of the {_SKIPPED - 1} before, with a loss scale of {scale:g},"
+            rows = self.train.row_ids[self.train.document[one.index]]
             self._not_finite(skipped if self.scaler.is_enabled() else what, norm, rows)
 
     def _not_finite(self, what: str, value: float, rows: IntArray) -> None:
@@ -368,6 +410,7 @@ class Trainer:
         return bool(by_step or state.step == self.total or (recipe.eval_strategy == "epoch" and state.step in ends))
 
     def _validate_or_stop(self) -> None:
+        self._read()
         try:
             figures = self._validate()
         except _StopWhileValidating:
@@ -418,16 +461,17 @@ class Trainer:
 
     # ---- state
 
-    def _record(self, loss: float) -> None:
+    def _record(self, step: int, loss: float) -> None:
         state = self.state
         state.curve_sum += loss
         state.curve_count += 1
-        if state.step % self.curve_every == 0 or state.step == self.total:
-            state.curve.append((state.step, state.curve_sum / state.curve_count))
+        if step % self.curve_every == 0 or step == self.total:
+            state.curve.append((step, state.curve_sum / state.curve_count))
             state.curve_sum, state.curve_count = 0.0, 0
 
     def save(self) -> None:
         """Write a checkpoint, where the run has a place for them."""
+        self._read()
         if self.checkpoints is not None and distributed.rank() == 0:
             self.checkpoints.save(self.checkpoint())
         distributed.wait()
@@ -549,7 +593,9 @@ def prepare(
     if recipe.lora_r is not None:
         lora.adapt(model, rank=recipe.lora_r, alpha=recipe.lora_alpha, seed=recipe.seed)
     dtype = dtype or compute_dtype(recipe.precision, device)
-    return classification.runner(model.to(device), dtype, gradient_checkpointing=recipe.gradient_checkpointing)
+    return classification.runner(
+        model.to(device), dtype, gradient_checkpointing=recipe.gradient_checkpointing, torch_compile=recipe.torch_compile
+    )
 
 
 def fine_tune(

@@ -9,7 +9,7 @@ Shapes: B sequences, C classes, d hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dagobert import dropout as sites
-from dagobert.batches import Batch
+from dagobert.batches import Batch, on_device
 from dagobert.dropout import Dropout, Through
 from dagobert.encoder import PackedBert
 from dagobert.errors import ModelError
@@ -47,6 +47,7 @@ class Classifier(Protocol):
     model: nn.Module
     dtype: torch.dtype  # what is computed in
     padded: bool  # whether batches are padded: then similar lengths belong together
+    compiled: bool  # whether training compiles a program for each shape: then shapes should be few
 
     def logits(self, batch: Batch, dropout: Dropout | None = None) -> Tensor:
         """Logits (B, C) in fp32; `dropout` is given in training and None otherwise."""
@@ -61,12 +62,21 @@ class PackedClassifier:
     padded = False
 
     def __init__(
-        self, model: nn.Module, dtype: torch.dtype, *, fused: bool = True, gradient_checkpointing: bool = False
+        self,
+        model: nn.Module,
+        dtype: torch.dtype,
+        *,
+        fused: bool = True,
+        gradient_checkpointing: bool = False,
+        compiler: str | Callable[..., Any] | None = None,
     ) -> None:
         self.model = model
         self.dtype = dtype
+        self.compiled = compiler is not None
         stock: Any = model
-        self.encoder = PackedBert(stock.bert, dtype, fused=fused, gradient_checkpointing=gradient_checkpointing)
+        self.encoder = PackedBert(
+            stock.bert, dtype, fused=fused, gradient_checkpointing=gradient_checkpointing, compiler=compiler
+        )
         self._pooler, self._classifier, self._config = stock.bert.pooler, stock.classifier, stock.config
 
     def logits(self, batch: Batch, dropout: Dropout | None = None) -> Tensor:
@@ -87,6 +97,7 @@ class PaddedClassifier:
     """Any other encoder through its own forward, on padded batches; its dropouts get masks keyed to the sequence."""
 
     padded = True
+    compiled = False
 
     def __init__(self, model: nn.Module, dtype: torch.dtype, *, gradient_checkpointing: bool = False) -> None:
         self.model = model
@@ -195,17 +206,23 @@ def _check_weights(directory: Path, model: Any, info: Mapping[str, Any]) -> None
         )
 
 
-def runner(model: nn.Module, dtype: torch.dtype, *, gradient_checkpointing: bool = False) -> Classifier:
-    """The fastest way this machine runs the model: packed for BERT, padded for the rest."""
+def runner(
+    model: nn.Module, dtype: torch.dtype, *, gradient_checkpointing: bool = False, torch_compile: bool = False
+) -> Classifier:
+    """The fastest way this machine runs the model: packed for BERT, padded for the rest.
+
+    `torch_compile` is for packed layers on a GPU: on a CPU they are written out already.
+    """
     config: Any = model.config
     if config.model_type == PACKED and getattr(config, "position_embedding_type", "absolute") == "absolute":
-        return PackedClassifier(model, dtype, gradient_checkpointing=gradient_checkpointing)
+        compiler = "inductor" if torch_compile and next(model.parameters()).is_cuda else None
+        return PackedClassifier(model, dtype, gradient_checkpointing=gradient_checkpointing, compiler=compiler)
     return PaddedClassifier(model, dtype, gradient_checkpointing=gradient_checkpointing)
 
 
 def targets(labels: npt.NDArray[Any], device: torch.device) -> Tensor:
     """Class ids (B,) int64, or 0/1 marks (B, C) fp32 where a row may have several classes."""
-    return torch.from_numpy(labels.astype(np.int64 if labels.ndim == 1 else np.float32)).to(device)
+    return on_device(labels.astype(np.int64 if labels.ndim == 1 else np.float32), device)
 
 
 def losses(logits: Tensor, target: Tensor, *, class_weights: Tensor | None, smoothing: float) -> Tensor:

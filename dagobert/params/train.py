@@ -65,6 +65,9 @@ class TrainParams(Section):
     lora_r: int | None = Field(ge=1, description="rank of LoRA adapters (needs peft); null: train the weights themselves")
     lora_alpha: int = Field(ge=1, description="LoRA: the adapters' product counts alpha / rank times")
     gradient_checkpointing: bool = Field(description="compute layers again in the backward pass: less memory, a third slower")
+    torch_compile: bool = Field(
+        description="GPU, BERT: compile the layers for few fixed shapes, filled up with dummy sequences; minutes at the start"
+    )
     save_steps: int = Field(ge=1, description="optimizer steps between checkpoints that a killed run goes on from")
     full_determinism: bool = Field(description="only kernels that give the same bytes every time")
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto: the GPU where there is one; cuda: a GPU or an error")

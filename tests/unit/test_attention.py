@@ -73,7 +73,7 @@ def test_the_gpu_kernel_is_called_as_its_contract_says(first_only: bool, monkeyp
             out[a:b] = F.scaled_dot_product_attention(*one).transpose(0, 1)
         return out
 
-    arguments = query, key, value, lengths, cu_seqlens, heads, 0.0, first_only
+    arguments = query, key, value, lengths, 9, cu_seqlens, heads, 0.0, first_only
     expected = attention_rows(*arguments)
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", stand_in)
     monkeypatch.setattr("dagobert.attention._varlen_works", lambda *_: True)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dagobert.batches import cut, epoch_steps, longest_first, pack
+from dagobert.batches import Shapes, cut, epoch_steps, longest_first, pack
 from dagobert.errors import BatchBudgetError
 from dagobert.shards import TokenStore
 
@@ -75,3 +75,37 @@ def test_a_packed_batch_lays_sequences_end_to_end() -> None:
     assert batch.input_ids.tolist() == [*range(1, 11), *[0] * 54]
     assert batch.lengths == (3, 5, 2)
     assert batch.token_types is None
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(1, 64), min_size=1, max_size=120), st.sampled_from([64, 512, 4096, 32768]), st.integers(64, 512))
+def test_dummies_fill_up_to_few_shapes(lengths: list[int], budget: int, longest: int) -> None:
+    shapes = Shapes.within(budget, longest)
+    spans = lengths + shapes.dummies(lengths)
+    assert spans[: len(lengths)] == lengths
+    assert min(spans) >= 1
+    assert max(spans) <= shapes.longest
+    assert sum(spans) % shapes.multiple == 0
+    assert sum(spans) < sum(lengths) + len(spans) + shapes.multiple
+    assert len(spans) % 64 == 0
+    assert shapes.multiple >= budget // 8 - 64
+
+
+def test_steps_of_one_size_have_few_shapes() -> None:
+    generator = np.random.default_rng(0)
+    shapes = Shapes.within(32768, 512)
+    steps = [generator.integers(20, 512, size=64).tolist() for _ in range(100)]
+    found = {(sum(s) + sum(d := shapes.dummies(s)), len(s) + len(d)) for s in steps}
+    assert len(found) <= 3
+
+
+def test_a_batch_of_fixed_shape() -> None:
+    # 3 sequences of 10 tokens in all; 61 dummies make 64 sequences, and 54 more tokens are too few for them: 128 tokens
+    store = TokenStore.from_arrays(np.arange(1, 11, dtype=np.uint16), [0, 3, 8, 10])
+    batch = pack(store, [0, 1, 2], shapes=Shapes.within(64, 8))
+    assert batch.lengths == (3, 5, 2)
+    assert (len(batch.spans), sum(batch.spans), len(batch.input_ids)) == (64, 128, 128)
+    assert batch.cu_seqlens.tolist() == np.cumsum([0, *batch.spans]).tolist()
+    assert batch.positions.tolist() == [i for n in batch.spans for i in range(n)]
+    assert batch.longest == 8
+    assert (batch.input_ids[10:] == 0).all()

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertModel
 
-from dagobert.batches import pack
+from dagobert import attention
+from dagobert.batches import Shapes, pack
 from dagobert.dropout import Dropout
 from dagobert.encoder import PackedBert, choose_device, native_bf16
 from dagobert.errors import ParameterError
@@ -145,6 +146,59 @@ def test_attention_dropout_takes_the_plain_walk_and_drops() -> None:
     one, again, other = (run.first(batch, Dropout(1, step)) for step in (1, 1, 2))
     assert torch.equal(one, again)
     assert not torch.allclose(one, other, atol=1e-3)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_fixed_shapes_change_neither_states_nor_gradients(fused: bool) -> None:
+    model, store = small_bert(), make_store(LENGTHS)
+    order, run = list(range(len(LENGTHS))), PackedBert(model, torch.float32, fused=fused)
+    expected = run.first(pack(store, order))
+    wanted = gradients(model, expected)
+    got = run.first(pack(store, order, shapes=Shapes.within(512, 64)))
+    found = gradients(model, got)
+    assert got.shape == expected.shape
+    assert (got - expected).abs().max() < 1e-6
+    assert all((found[name] - wanted[name]).abs().max() < 1e-5 for name in wanted)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # the compiler's own
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiled_layers_agree_and_one_program_serves_all_layers_of_a_shape(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stand-in for the GPU's attention, which the compiler takes as one call."""
+    from torch._dynamo.backends.registry import lookup_backend
+
+    @torch.compiler.disable
+    def one_by_one(query: Tensor, key: Tensor, value: Tensor, longest: int, cu: Tensor, heads: int, first: bool) -> Tensor:
+        lengths = cu.diff().tolist()
+        assert min(lengths) >= 1
+        assert max(lengths) <= longest
+        return attention.attention_rows(query, key, value, lengths, longest, cu, heads, 0.0, first)
+
+    monkeypatch.setattr(attention, "_varlen", one_by_one)
+    monkeypatch.setattr(attention, "_varlen_works", lambda *_: torch.compiler.is_compiling())
+    programs: list[Any] = []
+
+    def counted(graph: Any, inputs: Any) -> Any:
+        programs.append(graph)
+        return lookup_backend(backend)(graph, inputs)
+
+    model, stores = small_bert(num_hidden_layers=5), [make_store(LENGTHS, seed=1), make_store(LENGTHS[::-1], seed=2)]
+    order, shapes = list(range(len(LENGTHS))), Shapes.within(512, 64)
+    compiled, plain = (PackedBert(model, torch.float32, fused=False, compiler=c) for c in (counted, None))
+    torch._dynamo.reset()
+    made: list[int] = []
+    for store in stores:
+        expected = plain.first(pack(store, order))
+        wanted = gradients(model, expected)
+        got = compiled.first(pack(store, order, shapes=shapes))
+        found = gradients(model, got)
+        assert (got - expected).abs().max() < 1e-5
+        assert all((found[name] - wanted[name]).abs().max() < 1e-5 for name in wanted)
+        made.append(len(programs))
+    assert made[0] == made[1]  # other lengths, the same shapes
+    assert 1 <= made[0] <= 4  # inner layers and the last one, each cut in two by the stand-in
 
 
 @pytest.mark.skipif(not native_bf16(torch.device("cpu")), reason="no bf16 on this processor")

@@ -19,11 +19,12 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from dagobert import lora
-from dagobert.batches import cut, pack
+from dagobert.batches import Shapes, cut, pack
 from dagobert.checkpoints import Checkpoint, Checkpoints
 from dagobert.dropout import Dropout
 from dagobert.errors import NonFiniteLossError, Preempted, TrainingError
 from dagobert.heads import classification
+from dagobert.heads.classification import PackedClassifier
 from dagobert.shards import TokenStore
 from dagobert.training import Examples, Outcome, StopRequest, Trainer, fine_tune, prepare
 from tests.unit import train_in_processes
@@ -373,6 +374,45 @@ def test_fp16_whose_gradient_stays_infinite_is_an_error(tiny_bert: Path, monkeyp
     assert fresh.state.skipped == 0
 
 
+def test_figures_read_later_are_the_same_and_name_their_step(tiny_bert: Path, tmp_path: Path) -> None:
+    """As on a GPU, which is not waited for each step: the same bytes and curve, and an error before anything is saved."""
+    expected, weights = train(tiny_bert)
+    run = trainer(tiny_bert)
+    run.read_every = 4
+    assert run.run() == expected
+    assert same(run.classifier.model.state_dict(), weights)
+    run = trainer(tiny_bert, Checkpoints(tmp_path))
+    run.read_every = 4
+    run._train_step()
+    with torch.no_grad():
+        run.named["classifier.bias"][0] = float("nan")
+    run._train_step()
+    run._train_step()
+    with pytest.raises(NonFiniteLossError, match="loss of optimizer step 2 is nan"):
+        run.save()
+    assert Checkpoints(tmp_path).found() == []
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # the compiler's own
+@pytest.mark.parametrize(("compiler", "dropout"), [(None, 0.1), ("eager", 0.0), ("eager", 0.1)])
+def test_fixed_shapes_and_a_compiler_change_no_figure(tiny_bert: Path, compiler: str | None, dropout: float) -> None:
+    """Dummies at the end of each micro-batch enter neither loss nor gradient; their masks come behind those of the rows."""
+    settings = {"tokens_per_batch": 64, "hidden_dropout_prob": dropout}
+    plain, fixed = trainer(tiny_bert, **settings), trainer(tiny_bert, **settings)
+    fixed.classifier = PackedClassifier(fixed.model, torch.float32, fused=compiler is None, compiler=compiler)
+    fixed.shapes = Shapes.within(64, 24)
+    for _ in range(4):
+        assert plain._train_step()[1] == pytest.approx(fixed._train_step()[1], abs=1e-6)
+    for name in plain.named:
+        assert torch.allclose(plain.named[name], fixed.named[name], atol=2e-5), name
+
+
+def test_a_compiler_is_asked_for_on_a_gpu_alone(tiny_bert: Path) -> None:
+    ready = classification.runner(classifier(tiny_bert, recipe()).model, torch.float32, torch_compile=True)
+    assert not ready.compiled  # this is a CPU
+    assert trainer(tiny_bert).shapes is None
+
+
 def test_an_infinite_gradient_is_an_error(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dagobert.optim.gradient_norm", lambda parameters: torch.tensor(float("inf")))
     with pytest.raises(NonFiniteLossError, match="gradient of optimizer step 1 is inf"):
@@ -416,7 +456,9 @@ def test_gradients_of_the_pieces_before_the_failure_are_discarded(tiny_bert: Pat
     pieces = len(cut(index, run.lengths, 30))
     assert pieces > 2
     monkeypatch.setattr(run.classifier, "logits", LittleMemory(run.classifier, fails_at=pieces))
-    assert run._gradients_within_memory(index) == pytest.approx(small._gradients_within_memory(index), abs=1e-6)
+    assert float(run._gradients_within_memory(index)[0]) == pytest.approx(
+        float(small._gradients_within_memory(index)[0]), abs=1e-6
+    )
     assert run.state.budget < 30
     for name, p in run.named.items():
         wanted = small.named[name].grad
@@ -492,7 +534,7 @@ def test_the_options_of_the_loss_reach_the_step(
     plain = F.cross_entropy(logits, target)
     expected = F.cross_entropy(logits.requires_grad_(), target, **torch_s)
     expected.backward()
-    assert run._gradients_within_memory(index) == pytest.approx(float(expected.detach()), abs=1e-6)
+    assert float(run._gradients_within_memory(index)[0]) == pytest.approx(float(expected.detach()), abs=1e-6)
     bias = run.named["classifier.bias"].grad
     assert logits.grad is not None
     assert bias is not None
