@@ -40,14 +40,16 @@ def heeded() -> Iterator[None]:
         return
     watch = _Watch(runs)
     watch.start()
+    ended = False
     try:
         yield
     except TerminationSignal:
-        if watch.cancelled:
-            _conclude()
+        ended = True
         raise
     finally:
         watch.stop()
+        if watch.cancelled or (not ended and watch.sees_it()):
+            _conclude()  # a run that came to its end meanwhile, too: from Cancelling, Prefect lets it go nowhere else
 
 
 def _runs() -> list[UUID]:
@@ -63,7 +65,7 @@ def _conclude() -> None:
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return
-    state: State[Any] = Cancelled(message="Cancelled: the run ended by itself, because no worker answered for it.")
+    state: State[Any] = Cancelled(message="The run was cancelled and ended by itself.")
     try:
         with get_client(sync_client=True) as client:
             client.set_flow_run_state(context.flow_run.id, state, force=True)
@@ -91,7 +93,7 @@ class _Watch:
 
     def _look_on(self) -> None:
         while not self._over.wait(LOOK):
-            if not self._any_cancelled():
+            if not self.sees_it():
                 self._since = None
                 continue
             self._since = self._since or time.monotonic()
@@ -100,7 +102,8 @@ class _Watch:
                 os.kill(os.getpid(), signal.SIGTERM)  # Prefect makes it an exception in the main thread
                 return
 
-    def _any_cancelled(self) -> bool:
+    def sees_it(self) -> bool:
+        """Whether one of the runs is cancelled now."""
         try:
             with get_client(sync_client=True) as client:
                 states = [client.read_flow_run(run).state for run in self.runs]
