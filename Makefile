@@ -56,8 +56,8 @@ bench: setup ## benchmarks against what people use otherwise (hours)
 	$(BIN)/python -m bench.train
 	$(BIN)/python -m bench.flow
 
-chaos: setup ## kill training at 200 random moments, fill the disk, damage checkpoints: the same model every time
-	$(BIN)/python -m tests.chaos --kills 200
+chaos: setup ## kill training at 200 random moments, fill the disk, damage checkpoints, run it 20 times: the same model every time
+	$(BIN)/python -m tests.chaos --kills 200 --again 20
 
 chaos-flow: setup ## kill stages, flows, workers and servers; 100 parameter changes through both doors
 	$(BIN)/python -m tests.chaos_flow --agree 100 --kills 200 --served 60 --together 5 --disk-full --broken --resume 5

@@ -2,7 +2,8 @@
 
 Each life of a run is a forked process, so torch is imported once. It dies by SIGKILL, either from outside after a random
 time or, inside the saving of a checkpoint, at a random one of its calls that change the disk. Then the same with a full
-disk (ENOSPC at a random call) and with checkpoints that are flipped, cut or emptied between two lives.
+disk (ENOSPC at a random call) and with checkpoints that are flipped, cut or emptied between two lives. With `--again N` the
+train stage also runs N times undisturbed, each time in a new process, and all must publish the same bytes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ruamel.yaml import YAML
 from safetensors.torch import save_file
 from transformers import BertConfig, BertModel
 
@@ -31,18 +34,21 @@ from dagobert import files
 from dagobert.checkpoints import Checkpoints
 from dagobert.errors import StorageError
 from dagobert.heads import classification
+from dagobert.stages import paths
+from dagobert.stages.train import OUTPUTS
 from dagobert.training import fine_tune
-from tests.unit.training_examples import classifier, examples, recipe
+from tests.evaluation_inputs import write_inputs
+from tests.unit.training_examples import REPOSITORY, classifier, examples, recipe
 
 INSIDE_A_SAVE = 0.3  # share of the kills that fall into the saving of a checkpoint
 MOST_IN_A_ROW = 5
 SETTINGS: dict[str, Any] = {"save_steps": 2, "num_train_epochs": 2, "eval_strategy": "steps", "eval_steps": 5}
 
 
-def tiny_bert(path: Path) -> None:
+def tiny_bert(path: Path, width: int = 32) -> None:
     """A random BERT of 2 layers, as in the unit tests."""
     torch.manual_seed(0)
-    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    shape = {"hidden_size": width, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 2 * width}
     with classification.quiet():
         BertModel(BertConfig(vocab_size=90, max_position_embeddings=64, **shape)).save_pretrained(path)
 
@@ -200,12 +206,40 @@ class Chaos:
             self.finish(run, "damage")
 
 
+def workspace(root: Path) -> None:
+    """The inputs of the train stage, a BERT that is large enough for two threads, and params.yaml: bf16 where there is any."""
+    write_inputs(root, rows=160, sizes=(100, 30, 30))
+    tiny_bert(root / "bert", width=256)
+    document = YAML().load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
+    document["train"] = recipe(threads=2, precision="auto", train_batch_size=16, num_train_epochs=1).model_dump(mode="json")
+    document["model"]["name_or_path"] = "bert"
+    YAML().dump(document, root / paths.PARAMS)
+
+
+def again(root: Path, number: int) -> bool:
+    """Run the train stage in `number` new processes; whether all published the same bytes."""
+    workspace(root)
+    search = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    found = Counter[tuple[str, ...]]()
+    for _ in range(number):
+        for path in (paths.MODEL, paths.CHECKPOINTS):
+            shutil.rmtree(root / path, ignore_errors=True)
+        command = [sys.executable, "-m", "dagobert", "train"]
+        subprocess.run(command, cwd=root, env=os.environ | {"PYTHONPATH": search}, check=True, capture_output=True)
+        found[tuple(files.sha256_tree(root / path) for path in OUTPUTS)] += 1
+    report = files.read_json(root / paths.TRAIN_REPORT)
+    how = f"{report['precision']}, {report['threads']} threads"
+    print(f"{max(found.values())} of {number} new processes published the same bytes ({how})")
+    return len(found) == 1
+
+
 def main() -> int:
     """Run the trials; 1 where a run ended differently."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--kills", type=int, default=200, help="runs that are killed, once to five times each")
     parser.add_argument("--full-disks", type=int, default=None, help="default: a tenth of the kills")
     parser.add_argument("--damages", type=int, default=None, help="default: a tenth of the kills")
+    parser.add_argument("--again", type=int, default=0, help="undisturbed runs of the stage, each in a new process")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     tenth = max(1, arguments.kills // 10)
@@ -219,9 +253,10 @@ def main() -> int:
     different = count.pop("different", 0)
     print(", ".join(f"{n} {what}" for what, n in count.items()))
     print(f"{count['runs'] - different} of {count['runs']} runs ended with the bytes of the undisturbed one")
-    if different == 0:
+    equal = arguments.again == 0 or again(root / "again", arguments.again)
+    if different == 0 and equal:
         shutil.rmtree(root)
-    return int(different > 0)
+    return int(different > 0 or not equal)
 
 
 if __name__ == "__main__":
