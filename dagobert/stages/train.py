@@ -173,6 +173,7 @@ def publish(model: Any, lineage: dict[str, Any], outcome: Outcome) -> None:
         "stopped_early": outcome.stopped_early,
         "examples": outcome.examples,
         "tokens": outcome.tokens,
+        "base_model": lineage["base_model"],
         "fingerprint": lineage["fingerprint"],
         "device": lineage["fingerprint"]["device"],
         "precision": lineage["fingerprint"]["compute_dtype"],

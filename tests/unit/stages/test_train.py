@@ -73,6 +73,7 @@ def test_a_model_directory_a_report_and_a_curve(workspace: Path, repository: Pat
         assert len(file.metadata() or {}) <= 1
     report = json.loads(paths.TRAIN_REPORT.read_text())
     assert report["fingerprint"] == about["fingerprint"]
+    assert report["base_model"] == about["base_model"]
     assert report["steps"] == 8  # 30 rows in steps of 8, twice
     assert [entry["step"] for entry in report["validation"]] == [4, 8]
     assert about["validation"]["step"] == report["best_step"]
