@@ -19,6 +19,7 @@ from bench.workload import Workload
 from dagobert.batches import cut, pack
 from dagobert.errors import DagobertError
 from dagobert.heads import classification
+from dagobert.heads.classification import Classifier
 from dagobert.scoring import Scorer
 from dagobert.training import StopRequest, Trainer
 
@@ -67,21 +68,42 @@ def recipe(setting: Setting) -> Any:
     )  # fmt: skip
 
 
-def trainer_of(setting: Setting) -> Trainer:
+def trainer_of(setting: Setting, ready: Classifier | None = None) -> Trainer:
     """The packed engine, ready to run."""
     data = setting.work.examples()
-    ready = classification.runner(setting.new_model().to(setting.device).train(), setting.dtype)
+    if ready is None:
+        ready = classification.runner(setting.new_model().to(setting.device).train(), setting.dtype)
     return Trainer(ready, data, data, recipe(setting), None, StopRequest())
 
 
 def packed_training(setting: Setting, deterministic: bool) -> float:
     """One epoch of the packed engine."""
     torch.use_deterministic_algorithms(deterministic)
-    run = trainer_of(setting)
+    return _epoch(trainer_of(setting))
+
+
+def compiled_training(setting: Setting) -> float:
+    """One epoch with `train.torch_compile`, after one that is not counted and compiles.
+
+    Raises:
+        NotHereError: this is no GPU, or it has no compiler.
+    """
+    if setting.device.type != "cuda":
+        raise NotHereError("train.torch_compile is for a GPU")
+    ready = classification.runner(setting.new_model().to(setting.device).train(), setting.dtype, torch_compile=True)
+    try:
+        _epoch(trainer_of(setting, ready))
+        return _epoch(trainer_of(setting, ready))
+    except Exception as error:  # of many libraries: no compiler, none for this GPU
+        raise NotHereError(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}") from error
+
+
+def _epoch(run: Trainer) -> float:
     started = workload.clock()
     for _ in range(run.total):
         run._train_step()
-    _wait(setting.device)
+    run._read()
+    _wait(run.device)
     return workload.clock() - started
 
 
@@ -182,7 +204,8 @@ def _wait(device: torch.device) -> None:
 
 # Baselines have a process of their own, because the engine's settings (memory kept, deterministic kernels) would change them.
 BASELINES = ("tutorial", "trainer", "trainer, attention dropout 0", "pipeline", "padded stand-in")
-OURS = ("dagobert", "dagobert, full_determinism: false", "batch assembly", "scoring texts", "scoring", "ceiling")
+COMPILED, FREE = "dagobert, torch_compile: true", "dagobert, full_determinism: false"
+OURS = ("dagobert", FREE, COMPILED, "batch assembly", "scoring texts", "scoring", "ceiling")
 
 
 def engines(setting: Setting) -> dict[str, tuple[int, Callable[[], float]]]:
@@ -197,7 +220,8 @@ def engines(setting: Setting) -> dict[str, tuple[int, Callable[[], float]]]:
         "pipeline": (n, lambda: pipeline_scoring(setting)),
         "padded stand-in": (n, lambda: padded.score(setting.new_model(), setting.work, device)),
         "dagobert": (n, lambda: packed_training(setting, deterministic=True)),
-        "dagobert, full_determinism: false": (n, lambda: packed_training(setting, deterministic=False)),
+        FREE: (n, lambda: packed_training(setting, deterministic=False)),
+        COMPILED: (n, lambda: compiled_training(setting)),
         "batch assembly": (n, lambda: batch_assembly(setting)),
         "scoring texts": (n, lambda: packed_scoring_of_texts(setting)),
         "scoring": (n, lambda: packed_scoring(setting)),
