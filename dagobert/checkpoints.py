@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import shutil
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,22 @@ class Checkpoint:
     step: int
     tensors: dict[str, Tensor]
     state: dict[str, Any]
+
+    def to_bytes(self) -> bytes:
+        """As it goes to other nodes: length of the state, state, tensors."""
+        from safetensors.torch import save
+
+        state = json.dumps({"step": self.step, "state": self.state}).encode()
+        return struct.pack("<Q", len(state)) + state + save(self.tensors)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Checkpoint:
+        """The inverse."""
+        from safetensors.torch import load
+
+        (size,) = struct.unpack_from("<Q", data)
+        head = json.loads(data[8 : 8 + size])
+        return cls(head["step"], load(data[8 + size :]), head["state"])
 
 
 class Checkpoints:

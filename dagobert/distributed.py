@@ -32,7 +32,8 @@ def start(device: torch.device) -> torch.device:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        # small messages and checkpoints lie in main memory and go over gloo also beside GPUs: those are not waited for
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     return device
 
 
@@ -76,9 +77,34 @@ def any_of(flag: bool) -> bool:
     """Whether the flag is set in any process."""
     if world() == 1:
         return flag
-    value = torch.tensor([float(flag)], device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    value = torch.tensor([float(flag)])
     dist.all_reduce(value)
     return bool(value.item() > 0)
+
+
+def agree(text: str) -> bool:
+    """Whether the text (up to 64 ASCII characters) is the same in all processes."""
+    if world() == 1:
+        return True
+    own = torch.tensor(list(text.encode("ascii").ljust(64)), dtype=torch.int64)
+    least, most = own.clone(), own.clone()
+    dist.all_reduce(least, dist.ReduceOp.MIN)
+    dist.all_reduce(most, dist.ReduceOp.MAX)
+    return torch.equal(least, most)
+
+
+def from_first(data: bytes | None) -> bytes | None:
+    """What process 0 gives (None: nothing), in all processes."""
+    if world() == 1:
+        return data
+    size = torch.tensor([-1 if data is None else len(data)])
+    dist.broadcast(size, 0)
+    if size.item() < 0:
+        return None
+    content = torch.frombuffer(bytearray(data or b""), dtype=torch.uint8) if rank() == 0 else None
+    out = torch.empty(int(size.item()), dtype=torch.uint8) if content is None else content
+    dist.broadcast(out, 0)
+    return out.numpy().tobytes()
 
 
 def wait() -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -147,11 +147,12 @@ class _StopWhileValidating(Exception):
 
 class _ValidationBar:
     def __init__(self, bar: events.Progress, stop: StopRequest) -> None:
-        self.bar, self.stop = bar, stop
+        self.bar, self.stop, self.stopped = bar, stop, False
 
     def update(self, n: int = 1) -> None:
         self.bar.update(n)
         if self.stop.asked:
+            self.stopped = True
             raise _StopWhileValidating
 
 
@@ -448,8 +449,11 @@ class Trainer:
         mine = distributed.share(examples.lengths)
         logits = np.zeros((len(examples.sequences), self.n_classes), dtype=np.float32)
         with events.progress("validating", len(examples.sequences[mine]), unit="examples") as bar:
-            progress = _ValidationBar(bar, self.stop if distributed.world() == 1 else StopRequest())
-            logits[mine] = scorer.logits(examples.store, examples.sequences[mine], progress=progress)
+            progress = _ValidationBar(bar, self.stop)
+            with suppress(_StopWhileValidating) if distributed.world() > 1 else nullcontext():
+                logits[mine] = scorer.logits(examples.store, examples.sequences[mine], progress=progress)
+        if distributed.world() > 1 and distributed.any_of(progress.stopped):
+            raise _StopWhileValidating  # in all, when each has come here
         together = torch.from_numpy(logits).to(self.device)
         distributed.add_up([together])
         by_row = mean_by_document(together.cpu().numpy(), examples.document)
@@ -516,9 +520,13 @@ class Trainer:
     def _resume(self) -> bool:
         if self.checkpoints is None:
             return False
-        checkpoint, problems = self.checkpoints.latest()
+        # other nodes may have no checkpoints, or older ones: all go on from that of the first process
+        checkpoint, problems = self.checkpoints.latest() if distributed.rank() == 0 else (None, [])
         for problem in problems:
             events.warn(f"a checkpoint is not used: {problem}")
+        if distributed.world() > 1:
+            data = distributed.from_first(None if checkpoint is None else checkpoint.to_bytes())
+            checkpoint = None if data is None else Checkpoint.from_bytes(data)
         if checkpoint is None:
             return False
         self.restore(checkpoint)
@@ -532,7 +540,8 @@ class Trainer:
             if self.checkpoints is not None
             else "Nothing was kept: no place was given."
         )
-        raise Preempted(f"stopped on {self.stop.asked} after step {self.state.step:,} of {self.total:,}. {kept}")
+        why = self.stop.asked or "the request of another process"
+        raise Preempted(f"stopped on {why} after step {self.state.step:,} of {self.total:,}. {kept}")
 
     def _finish(self) -> Outcome:
         state = self.state

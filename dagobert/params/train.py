@@ -74,5 +74,9 @@ class TrainParams(Section):
     launcher: Literal["none", "torchrun"] = Field(
         description="none: one process; torchrun: several, each with a share of every step"
     )
+    nnodes: int = Field(
+        ge=1,
+        description="machines that torchrun joins; above 1 each needs PET_NODE_RANK and PET_RDZV_ENDPOINT in its environment",
+    )
     nproc_per_node: int = Field(ge=1, description="processes that torchrun starts here: one a GPU")
     threads: int | None = Field(ge=1, description="CPU threads; null: as many as cores. Another number gives other last bits")

@@ -48,7 +48,7 @@ def run(params: Params) -> None:
     """Fine-tune the checkpoint named by model.name_or_path, one training at a time, in this process or in several."""
     with locks.training(choose_device(params.train.device).type, paths.CHECKPOINTS):
         if params.train.launcher == "torchrun":
-            torchrun.launch(params.train.nproc_per_node, __name__)
+            torchrun.launch(params.train.nnodes, params.train.nproc_per_node, __name__)
         else:
             train_model(params)
 
@@ -82,6 +82,8 @@ def train_model(params: Params) -> None:
         "fingerprint": fingerprint,
     }
     key = run_key({**lineage, "code": code_sha256()})
+    if not distributed.agree(run_key({**lineage, "fingerprint": None, "code": code_sha256()})):
+        raise TrainingError("the nodes differ in data, checkpoint, params.yaml or code. Give all of them the same.")
     checkpoints = Checkpoints(paths.CHECKPOINTS / key)
 
     def grow(model: Any) -> None:
@@ -187,11 +189,11 @@ def publish(model: Any, lineage: dict[str, Any], outcome: Outcome) -> None:
 
 
 def main() -> int:
-    """What torchrun starts: one process of a run. Only the first shows progress."""
+    """What torchrun starts: one process of a run. Only the first of a node shows progress."""
     from dagobert.params import load_params
 
     end_with_parent()
-    first = int(os.environ.get("RANK", "0")) == 0
+    first = int(os.environ.get("LOCAL_RANK", "0")) == 0
     params = load_params(paths.PARAMS)
     try:
         with events.joining("train", paths.EVENTS / "train.jsonl") if first else contextlib.nullcontext():
@@ -201,8 +203,8 @@ def main() -> int:
             print(f"dagobert train: {error}", file=sys.stderr, flush=True)
         if isinstance(error, NonFiniteLossError):  # all processes found it together: none may end before the first has said so
             distributed.wait()
-        return error.exit_code
-    return 0
+        return torchrun.said(error.exit_code)
+    return torchrun.said(0)
 
 
 if __name__ == "__main__":

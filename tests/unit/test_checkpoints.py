@@ -179,3 +179,11 @@ def test_other_runs_checkpoints_are_pruned_oldest_first(tmp_path: Path) -> None:
         os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
     prune(tmp_path, "oldest", keep=2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "newest", "oldest"]
+
+
+def test_a_checkpoint_crosses_the_network_as_bytes() -> None:
+    sent = Checkpoint(7, {"a": torch.arange(6.0).view(2, 3), "b": torch.zeros(0)}, {"step": 7, "curve": [[1, 0.5]]})
+    came = Checkpoint.from_bytes(sent.to_bytes())
+    assert (came.step, came.state) == (sent.step, sent.state)
+    assert came.tensors.keys() == sent.tensors.keys()
+    assert all(torch.equal(came.tensors[name], t) for name, t in sent.tensors.items())

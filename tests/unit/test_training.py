@@ -693,8 +693,12 @@ def test_two_processes_have_the_loss_curve_of_one(tiny_bert: Path, tmp_path: Pat
     assert curves[0].shape == (10,)
     assert np.abs(curves[0] - curves[1]).max() < 1e-6
     assert np.array_equal(curves[1], curves[2])
-    weights = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("two", "two-resumed")]
-    assert weights[0] == weights[1]
+    names = ("two", "two-resumed", "two-validating")
+    weights = [(tmp_path / name / "weights.safetensors").read_bytes() for name in names]
+    assert weights[0] == weights[1] == weights[2]
+    said = [(tmp_path / "two-validating" / f"stopped-{rank}.txt").read_text() for rank in (0, 1)]
+    assert "stopped on the request of another process after step 5 of 10" in said[0]
+    assert "stopped on SIGTERM after step 5 of 10" in said[1]
     said = [(tmp_path / f"two-nan-{rank}.txt").read_text() for rank in (0, 1)]
     row = (tmp_path / "two-nan.txt").read_text()  # the second process had it; the first, which speaks, names it too
     assert said == [f"the loss of optimizer step 1 is nan (row_id {row}). Nothing was published. Lower "] * 2

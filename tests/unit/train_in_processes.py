@@ -16,10 +16,10 @@ from tests.unit.training_examples import classifier, examples, recipe
 
 
 class StopOnce(StopRequest):
-    """Stops after the third step."""
+    """Stops when it has been looked at n times: after each step, and after each batch of a validation."""
 
-    def __init__(self) -> None:
-        self.left = 3
+    def __init__(self, n: int) -> None:
+        self.left = n
 
     @property
     def asked(self) -> str | None:  # type: ignore[override]
@@ -27,17 +27,18 @@ class StopOnce(StopRequest):
         return "SIGTERM" if self.left < 0 else None
 
 
-def run(tiny_bert: Path, out: Path, stop: bool) -> None:
+def run(tiny_bert: Path, out: Path, stop: StopRequest | None) -> None:
     """Train and write the loss curve and the weights."""
     ours = recipe()
     checkpoints = Checkpoints(out / "checkpoints")
-    if stop:
+    if stop is not None:
         try:
-            fine_tune(
-                classifier(tiny_bert, ours), examples(40), examples(16, 1), ours, checkpoints=checkpoints, stop=StopOnce()
-            )
-        except Preempted:
-            pass
+            fine_tune(classifier(tiny_bert, ours), examples(40), examples(16, 1), ours, checkpoints=checkpoints, stop=stop)
+        except Preempted as error:
+            (out / f"stopped-{distributed.rank()}.txt").write_text(str(error))
+            found = checkpoints.latest()[0]
+            assert found is not None
+            assert found.state["validation"] == []  # it was left, or not yet begun
         else:
             raise AssertionError("it was to stop")
     ready = classifier(tiny_bert, ours)
@@ -49,8 +50,13 @@ def run(tiny_bert: Path, out: Path, stop: bool) -> None:
 
 
 def both(tiny_bert: Path, out: Path) -> None:
-    """Undisturbed into `out`, stopped and resumed into `out`-resumed."""
-    for directory, stop in ((out, False), (out.with_name(out.name + "-resumed"), True)):
+    """Undisturbed into `out`; stopped after three steps, or while one process validates, and resumed, beside it."""
+    in_second = StopOnce(5) if distributed.rank() == 1 else StopRequest()
+    runs: list[tuple[str, StopRequest | None]] = [("", None), ("-resumed", StopOnce(3))]
+    if distributed.world() > 1:
+        runs.append(("-validating", in_second))
+    for suffix, stop in runs:
+        directory = out.with_name(out.name + suffix)
         directory.mkdir(parents=True, exist_ok=True)
         run(tiny_bert, directory, stop)
 

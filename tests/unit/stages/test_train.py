@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -237,7 +239,8 @@ def test_whoever_is_killed_in_torchrun_all_end_and_the_next_run_goes_on(
             assert workers.keys() == {"0", "1"}
             {"worker": workers["1"], "agent": agent, "stage": process}[victim].kill()
             _, said = process.communicate(timeout=90)
-            assert process.returncode == (-signal.SIGKILL if victim == "stage" else TrainingError.exit_code)
+            assert process.returncode == (-signal.SIGKILL if victim == "stage" else 128 + signal.SIGKILL)
+            assert victim != "worker" or "Its state is saved" not in said
             assert victim == "stage" or "Run again to go on from the last checkpoint" in said
             assert not psutil.wait_procs([agent, *workers.values()], timeout=60)[1]
             assert not paths.MODEL.exists()
@@ -247,3 +250,127 @@ def test_whoever_is_killed_in_torchrun_all_end_and_the_next_run_goes_on(
     again = subprocess.run(command, check=True, capture_output=True, text=True)
     assert "goes on" in again.stderr
     assert published() == expected
+
+
+class Node:
+    """A machine of a run: a directory of its own, in which `dagobert train` runs."""
+
+    def __init__(self, directory: Path, number: int, port: int) -> None:
+        self.directory = directory
+        where = {"PET_NODE_RANK": str(number), "PET_RDZV_ENDPOINT": f"127.0.0.1:{port}", "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "dagobert", "train"],
+            cwd=directory,
+            env={**os.environ, "PYTHONPATH": str(Path(torchrun.__file__).parents[1]), **where},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def end(self) -> str:
+        """Wait; what it said."""
+        return self.process.communicate(timeout=120)[1]
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the death signal of Linux")
+def test_two_nodes_without_a_shared_disk_stop_are_killed_and_go_on(workspace: Path, repository: Path, tiny_bert: Path) -> None:
+    """Only the first node has checkpoints; the second goes on from them, and the bytes are those of an undisturbed run."""
+    document = YAML().load((repository / "params.yaml").read_text(encoding="utf-8"))
+    changes = {"launcher": "torchrun", "nnodes": 2, "save_steps": 5, "num_train_epochs": 20}
+    document["train"] = recipe(**changes, eval_strategy="steps", eval_steps=100).model_dump(mode="json")
+    document["model"]["name_or_path"] = str(tiny_bert)
+    YAML().dump(document, paths.PARAMS)
+    homes = [workspace, workspace.parent / f"{workspace.name}-second"]
+    shutil.copytree(*homes)
+
+    def start() -> list[Node]:
+        port = free_port()
+        return [Node(home, number, port) for number, home in enumerate(homes)]
+
+    def saved(since: set[Path]) -> bool:
+        return bool(set((homes[0] / paths.CHECKPOINTS).glob("*/*/")) - since)
+
+    nodes = start()
+    said = [node.end() for node in nodes]
+    assert [node.process.returncode for node in nodes] == [0, 0], said
+    expected = files.sha256_tree(homes[0] / paths.MODEL)
+    assert not (homes[1] / paths.MODEL / "model.safetensors").exists()
+    shutil.rmtree(homes[0] / paths.MODEL)
+    for how in ("stopped", "killed"):
+        before, nodes = set((homes[0] / paths.CHECKPOINTS).glob("*/*/")), start()
+        try:
+            while not saved(before):
+                assert nodes[0].process.poll() is None, nodes[0].end()
+                time.sleep(0.02)
+            if how == "stopped":
+                nodes[1].process.terminate()
+            else:
+                (agent,) = psutil.Process(nodes[1].process.pid).children()
+                workers_of(agent)["1"].kill()
+            said = [node.end() for node in nodes]
+        finally:
+            for node in nodes:
+                node.process.kill()
+        if how == "stopped":
+            assert [node.process.returncode for node in nodes] == [75, 75], said
+            assert all("Its state is saved" in text for text in said)
+        else:
+            assert nodes[1].process.returncode == 128 + signal.SIGKILL
+            assert nodes[0].process.returncode not in (0, 75)
+            assert not any("Its state is saved" in text for text in said)
+    nodes = start()
+    said = [node.end() for node in nodes]
+    assert [node.process.returncode for node in nodes] == [0, 0], said
+    assert "goes on from the checkpoint of step" in said[0]
+    assert files.sha256_tree(homes[0] / paths.MODEL) == expected
+    assert not list((homes[1] / paths.CHECKPOINTS).glob("*/step-*"))
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({}, r"PET_NODE_RANK is ''. Set it to this machine's number, 0 to 1"),
+        ({"PET_NODE_RANK": "2"}, r"PET_NODE_RANK is '2'"),
+        ({"PET_NODE_RANK": "1", "PET_RDZV_ENDPOINT": "here"}, r"PET_RDZV_ENDPOINT is 'here'. Set it to HOST:PORT of node 0"),
+    ],
+)
+def test_several_nodes_are_told_where_they_meet(environment: dict[str, str], message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
+        torchrun.meeting(2, environment)
+    assert torchrun.meeting(1, {}) == ["--standalone"]
+    assert "--node-rank=1" in torchrun.meeting(2, {"PET_NODE_RANK": "1", "PET_RDZV_ENDPOINT": "a:1"})
+
+
+@pytest.mark.parametrize(
+    ("ends", "code", "asked", "message", "exit_code"),
+    [
+        ([75, 75], 1, "SIGTERM", "Its state is saved", 75),
+        ([75, 75], 75, None, "stopped with the others. Its state is saved", 75),
+        ([], 1, "SIGTERM", "ended before the state of that moment was saved", 1),
+        ([2, 2], 1, "SIGTERM", "ended before the state of that moment was saved", 2),
+        ([2, 0], 2, None, "ended with exit code 2", 2),
+        ([], 137, None, "ended with exit code 137", 137),
+        ([], -9, None, "ended with exit code 137", 137),
+    ],
+)
+def test_the_state_is_said_to_be_saved_where_it_is(
+    ends: list[int], code: int, asked: str | None, message: str, exit_code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def agent(arguments: list[str], environment: dict[str, str]) -> tuple[int, str | None]:
+        for rank, end in enumerate(ends):
+            monkeypatch.setenv(torchrun.ENDS, environment[torchrun.ENDS])
+            monkeypatch.setenv("RANK", str(rank))
+            assert torchrun.said(end) == end
+        return code, asked
+
+    monkeypatch.setattr(torchrun, "_run", agent)
+    with pytest.raises((Preempted, TrainingError), match=message) as caught:
+        torchrun.launch(1, 2, "module")
+    assert caught.value.exit_code == exit_code
+    assert ("Its state is saved" in str(caught.value)) == (exit_code == 75)
