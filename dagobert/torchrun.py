@@ -36,7 +36,7 @@ def launch(nodes: int, processes: int, module: str) -> None:
         ends = Path(directory)
         code, asked = _run(arguments, os.environ | {ENDS: str(ends)})
         codes = {int(path.read_text(encoding="ascii") or 0) for path in ends.iterdir()}
-    if Preempted.exit_code in codes:  # nobody gives this before the state is saved
+    if Preempted.exit_code in codes and code >= 0:  # nobody gives this before the state is saved
         raise Preempted(f"stopped{f' on {asked}' if asked else ' with the others'}. Its state is saved: run again to go on.")
     if asked or code:
         raise _failure(code, codes, asked)
@@ -55,7 +55,8 @@ def _run(arguments: list[str], environment: Mapping[str, str]) -> tuple[int, str
 
 
 def _failure(code: int, codes: set[int], asked: str | None) -> TrainingError:
-    own = min((c for c in codes if c), default=code or TrainingError.exit_code)
+    # where torchrun itself was killed, its processes were stopped by that, and may still be saving
+    own = code if code < 0 else min((c for c in codes if c), default=code or TrainingError.exit_code)
     own = 128 - own if own < 0 else own  # killed by a signal, as a shell says it
     how = f"a process of torchrun ended with exit code {own} (its own message stands above)."
     if asked:

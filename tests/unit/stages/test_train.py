@@ -357,6 +357,7 @@ def test_several_nodes_are_told_where_they_meet(environment: dict[str, str], mes
         ([2, 0], 2, None, "ended with exit code 2", 2),
         ([], 137, None, "ended with exit code 137", 137),
         ([], -9, None, "ended with exit code 137", 137),
+        ([75, 75], -9, None, "ended with exit code 137", 137),
     ],
 )
 def test_the_state_is_said_to_be_saved_where_it_is(
