@@ -82,6 +82,8 @@ def run(engine: str, base: Path, train: Examples, test: Examples, recipe: Any, d
         loop = Trainer(classification.runner(model, dtype), train, test, recipe, None, StopRequest())
         while loop.state.step < loop.total:
             loop._train_step()
+            if loop.state.step % 100 == 0:
+                print(f"seed {recipe.seed}: step {loop.state.step} of {loop.total}", file=sys.stderr, flush=True)
     else:
         work = Workload([train.store.sequence(i).astype(np.int64) for i in train.sequences], train.labels)
         with tempfile.TemporaryDirectory() as out:
