@@ -1,4 +1,4 @@
-"""Text to token shards against what people use otherwise, and memory and time against the number of rows.
+"""Text to token shards against what people use otherwise, and memory and time of what follows against the number of rows.
 
 Baselines: one `tokenizer(text, padding="max_length", max_length=512)` call a row (the tutorials' way, timed on a part and
 scaled), and `datasets.map(batched=True)` at its best here (one process with Rust's threads, or two processes, whichever is
@@ -24,7 +24,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from bench import workload
 from dagobert import files, shards, vocabulary
+from dagobert.cleaning import CleanRecipe
+from dagobert.labels import SINGLE, LabelMap
 from dagobert.parquet import RowWriter
 from dagobert.pretrained import checkpoint_directory
 from dagobert.stages.tokenize import tokenize_file
@@ -144,8 +147,9 @@ def different_rows(tokens: Path, texts: list[str], tokenizer: Any) -> int:
 
 
 def growth(table: pa.Table, work: Path, sizes: tuple[int, int]) -> dict[str, Any]:
-    """Peak memory and time of each stage after `clean`, as processes, at two numbers of rows."""
+    """Peak memory and time of each stage after `clean` and of `predict`, as processes, at two numbers of rows."""
     found: dict[str, dict[int, tuple[float, float]]] = {}
+    model = small_model(work / "model")
     for n in sizes:
         place = work / str(n)
         (place / "data").mkdir(parents=True)
@@ -154,6 +158,8 @@ def growth(table: pa.Table, work: Path, sizes: tuple[int, int]) -> dict[str, Any
             (place / name).write_bytes(Path(name).read_bytes())
         for stage in ("encode-labels", "tokenize", "split"):
             found.setdefault(stage, {})[n] = measured([sys.executable, "-m", "dagobert", stage], place)
+        predict = ["predict", str(model), "data/clean.parquet", "-o", "predictions.parquet"]
+        found.setdefault("predict", {})[n] = measured([sys.executable, "-m", "dagobert", *predict], place)
     small, large = sizes
     return {
         stage: {
@@ -164,6 +170,23 @@ def growth(table: pa.Table, work: Path, sizes: tuple[int, int]) -> dict[str, Any
         }
         for stage, at in found.items()
     }
+
+
+def small_model(out: Path) -> Path:
+    """A model that `dagobert predict` takes: two narrow layers, 128 tokens, so that arithmetic does not hide what rows cost."""
+    base = checkpoint_directory(MODEL)
+    model = workload.model("tiny", attention_dropout=0.0)
+    model.config.id2label, model.config.label2id = {0: "negative", 1: "positive"}, {"negative": 0, "positive": 1}
+    model.save_pretrained(out)
+    for name in ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        (out / name).write_bytes((base / name).read_bytes())
+    about = {
+        "labels": LabelMap(SINGLE, ("0", "1"), ("negative", "positive")).to_json([1, 1]),
+        "clean": CleanRecipe(("markup", "entities", "nfc", "control", "white_space"), " ", "", "").to_json(),
+        "tokenize": {"max_length": 128, "truncation": "head"},
+    }
+    files.write_json(out / "dagobert.json", about)
+    return out
 
 
 # Runs the command and prints its peak memory and processor time. A process of its own, because a child's peak counts what its
