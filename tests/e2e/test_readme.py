@@ -76,7 +76,7 @@ def wait_for_queue(run: Callable[..., str]) -> None:
     raise AssertionError(run("dvc", "queue", "status"))
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_every_command_works(readme: str, make_workspace: Callable[..., Path]) -> None:
     workspace = make_workspace("readme")
     write_own_files(workspace.parent)
