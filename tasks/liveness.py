@@ -18,7 +18,7 @@ from pathlib import Path
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter
+from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter, WorkPoolFilter
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.exceptions import ObjectNotFound
@@ -108,7 +108,7 @@ def _never_began(run: FlowRun, here: bool, now: datetime) -> bool:
 
 
 def _bury(client: SyncPrefectClient, origin: Path, run: UUID, now: datetime) -> str | None:
-    """Give a dead run its last state; its name, or None when there is nothing to do (yet).
+    """Give a dead run and what ran in it their last states; its name, or None when there is nothing to do (yet).
 
     The state is read again and nothing is forced: a run that ended meanwhile keeps the end it reported.
     """
@@ -122,10 +122,21 @@ def _bury(client: SyncPrefectClient, origin: Path, run: UUID, now: datetime) -> 
             last = Cancelled if state.type == StateType.CANCELLING else Crashed
             if client.set_flow_run_state(run, last(message=GONE)).status == SetStateStatus.ACCEPT:
                 name = found.name
+        _bury_tasks(client, run)
     except ObjectNotFound:  # of another server, or deleted
         pass
     (_directory(origin) / str(run)).unlink(missing_ok=True)
     return name
+
+
+def _bury_tasks(client: SyncPrefectClient, run: UUID) -> None:
+    """The tasks of a dead run crashed with it."""
+    unfinished = client.read_task_runs(
+        flow_run_filter=FlowRunFilter.model_validate({"id": {"any_": [run]}}),
+        task_run_filter=TaskRunFilter.model_validate({"state": {"type": {"any_": list(_UNFINISHED)}}}),
+    )
+    for task in unfinished:
+        client.set_task_run_state(task.id, Crashed(message=GONE))
 
 
 def _exists(pid: int) -> bool:

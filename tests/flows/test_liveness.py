@@ -41,6 +41,15 @@ def trace(project: Path, run: UUID) -> Path:
     return path
 
 
+def task_states(runs: list[UUID]) -> set[str]:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter
+
+    with get_client(sync_client=True) as client:
+        tasks = client.read_task_runs(flow_run_filter=FlowRunFilter.model_validate({"id": {"any_": runs}}))
+        return {task.state.type.value for task in tasks if task.state}
+
+
 @pytest.fixture
 def run_in() -> Any:
     """Makes a flow run that nobody runs, in a state."""
@@ -69,11 +78,14 @@ def test_a_sweep_that_is_killed_and_its_trial_are_both_marked(
     stage_process(tmp_path / "c", "fetch")
     runs = [UUID(path.name) for path in (in_project / ".dagobert" / "runs").iterdir()]
     assert bury(in_project) == []
+    assert "RUNNING" in task_states(runs)
     os.kill(sweep.pid, signal.SIGKILL)
     sweep.wait()
     wait_until_none(tmp_path / "c")
     assert len(bury(in_project)) == len(runs) == 2
     assert state_types(runs) == {"CRASHED"}
+    assert "CRASHED" in task_states(runs)
+    assert not task_states(runs) & {"RUNNING", "PENDING"}
     assert bury(in_project) == []
     assert list((in_project / ".dagobert" / "runs").iterdir()) == []
 
