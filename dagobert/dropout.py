@@ -29,6 +29,7 @@ _BITS = 20  # of a position in its sequence; above them stands which sequence of
 
 EMBEDDINGS = 0
 HEAD = 1 << 16
+HEAD_INPUT = HEAD + 1
 _WEIGHTS = 1 << 17  # attention weights
 _THROUGH = 1 << 18  # encoders that run through transformers
 

@@ -1,5 +1,7 @@
 """The packed BERT forward: the stock `BertModel`'s own weights, no padding in any layer.
 
+RoBERTa, CamemBERT, XLM-RoBERTa and ELECTRA have BERT's layers; they differ in their embeddings.
+
 `BertModel` run on packed input with its own attention is silently wrong (its bidirectional mask never sees where a sequence
 ends), so the layers are walked here. The parameters stay those of the stock modules: they are read where they lie, and
 `save_pretrained` of the stock model saves what was trained. On a CPU each layer is `fused.FusedLayer`; elsewhere, and for what
@@ -30,7 +32,7 @@ _KEEP_BYTES = 2 << 30  # attention probabilities held for the backward pass; abo
 
 
 class PackedBert:
-    """Runs a stock `BertModel` on packed batches.
+    """Runs a stock `BertModel`, `RobertaModel` or `ElectraModel` on packed batches.
 
     Args:
         bert: the stock model; its parameters are used in place.
@@ -59,6 +61,10 @@ class PackedBert:
             fused and self.config.hidden_act == "gelu" and dtype in (torch.float32, torch.bfloat16) and not adapted(bert)
         )
         self._embeddings = stock.embeddings
+        self._segments = self.config.type_vocab_size > 1
+        # RoBERTa counts positions from after its padding id, and leaves tokens of that id out of the count.
+        self._padding_id: int | None = getattr(stock.embeddings, "padding_idx", None)
+        self._project: nn.Module | None = getattr(stock, "embeddings_project", None)  # ELECTRA's embeddings may be narrower
         self._layers: list[nn.Module] = list(stock.encoder.layer)
         self._parameters = [[layer.get_parameter(name) for name in PARAMETERS] for layer in self._layers] if self._fused else []
         self._compiled = None if compiler is None else _compile(self._plain_layer, compiler)
@@ -104,16 +110,26 @@ class PackedBert:
     def _embed(self, batch: Batch, dropout: Dropout | None) -> Tensor:
         e = self._embeddings
         x = e.word_embeddings(batch.input_ids)
-        positions = e.position_embeddings(batch.positions)
-        if batch.token_types is None:
+        positions = e.position_embeddings(self._positions(batch))
+        if batch.token_types is None or not self._segments:
             x = x + e.token_type_embeddings.weight[0] + positions
         else:
             x = x + e.token_type_embeddings(batch.token_types) + positions
         x = e.LayerNorm(x)
         if dropout is not None:
             x = dropout(x, sites.EMBEDDINGS, self.config.hidden_dropout_prob)
+        if self._project is not None:
+            x = self._project(x)
         out: Tensor = x.to(self.dtype)
         return out
+
+    def _positions(self, batch: Batch) -> Tensor:
+        if self._padding_id is None:
+            return batch.positions
+        counted = (batch.input_ids != self._padding_id).long()
+        upto = counted.cumsum(0)
+        before = (upto - counted)[torch.arange(len(upto), device=upto.device) - batch.positions]
+        return (upto - before) * counted + self._padding_id
 
     def _weights(self, number: int) -> Weights:
         """A layer's weights in the compute type, cast again only when an optimizer changed them."""

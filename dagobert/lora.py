@@ -32,12 +32,12 @@ def adapt(model: nn.Module, *, rank: int, alpha: int, seed: int) -> None:
     torch.manual_seed(seed)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=names), model)
-    embeddings_of(model).requires_grad_(False)
     inside = {id(p) for layer in layers for p in layer.parameters()}
     for name, parameter in model.named_parameters():
         if "lora_" not in name:
             parameter.requires_grad_(id(parameter) not in inside and name in trained)
-    embeddings_of(model).requires_grad_(False)
+    for module in embeddings_of(model):
+        module.requires_grad_(False)
 
 
 def merge(model: nn.Module) -> None:

@@ -29,11 +29,11 @@ def layers_of(model: nn.Module) -> list[nn.Module]:
     return []
 
 
-def embeddings_of(model: nn.Module) -> nn.Module:
-    """The embeddings of an encoder."""
+def embeddings_of(model: nn.Module) -> list[nn.Module]:
+    """The embeddings of an encoder, and what makes them as wide as its layers where they are narrower (ELECTRA)."""
     stock: Any = model
-    found: nn.Module = stock.base_model.embeddings
-    return found
+    project = getattr(stock.base_model, "embeddings_project", None)
+    return [stock.base_model.embeddings, *([] if project is None else [project])]
 
 
 def freeze(model: nn.Module, what: str | int) -> None:
@@ -44,7 +44,7 @@ def freeze(model: nn.Module, what: str | int) -> None:
     """
     frozen: list[nn.Module] = []
     if what != "none":
-        frozen.append(embeddings_of(model))
+        frozen += embeddings_of(model)
     layers = layers_of(model)
     if isinstance(what, int) or what == "encoder":
         _check_layers(model, "freeze", what, what if isinstance(what, int) else 1, len(layers))
@@ -100,7 +100,7 @@ def layer_depth(name: str, n_layers: int) -> int:
     for before, part in itertools.pairwise(parts):
         if before in ("layer", "layers") and part.isdigit():
             return n_layers - int(part)
-    return n_layers + 1 if "embeddings" in parts else 0
+    return n_layers + 1 if {"embeddings", "embeddings_project"} & set(parts) else 0
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:

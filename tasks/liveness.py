@@ -78,6 +78,12 @@ def bury_dead_runs(client: SyncPrefectClient, origin: Path, pool: str, now: date
     return [name for run in dict.fromkeys(dead) if (name := _bury(client, origin, run, now)) is not None]
 
 
+def bury_killed_runs(client: SyncPrefectClient, origin: Path) -> list[str]:
+    """The same for runs that began here, which is all a later run can tell; asks the server only when there are any."""
+    now = datetime.now(UTC)
+    return [name for run in _killed(origin) if (name := _bury(client, origin, run, now)) is not None]
+
+
 def _killed(origin: Path) -> Iterator[UUID]:
     """Runs whose file nobody holds, however they were started."""
     for path in sorted(_directory(origin).glob("*-*-*-*-*")):

@@ -15,7 +15,7 @@ from prefect.runtime import deployment, flow_run
 from tasks import cancelling, clones, dvc, limits
 from tasks.errors import WorkplaceError
 from tasks.forms import chosen
-from tasks.liveness import alive
+from tasks.liveness import alive, bury_killed_runs
 from tasks.plain import hide_tracebacks, outlive_the_reader
 from tasks.running import Logger
 from tasks.values import Values, differences, write_values
@@ -38,6 +38,8 @@ def repository() -> Path:
 def at_home() -> Iterator[Path]:
     """Give the repository, with this flow run shown as living and heeding a cancellation: what every flow opens first.
 
+    Runs that were killed here before it get their last state: where `make serve` does not run, nobody else gives it to them.
+
     Raises:
         WorkplaceError: there is no repository.
     """
@@ -45,7 +47,18 @@ def at_home() -> Iterator[Path]:
     outlive_the_reader()
     origin = repository()
     with alive(origin, flow_run.id), cancelling.heeded():
+        _bury(origin)
         yield origin
+
+
+def _bury(origin: Path) -> None:
+    logger: Logger = get_run_logger()
+    try:
+        with get_client(sync_client=True) as client:
+            for name in bury_killed_runs(client, origin):
+                logger.info("The process of run %s is gone; marked as crashed", name)
+    except Exception as error:  # the server may be away for a moment, and this run can do without
+        logger.warning("Looking for dead runs failed: %s", error)
 
 
 def readable(file: str) -> str:

@@ -1,8 +1,8 @@
 """Classification of whole sequences, one class a row or several: pooler, dropout and a linear layer on [CLS].
 
-The model is a stock `…ForSequenceClassification`: it is loaded and saved by transformers. BERT runs packed; the other
-encoders of the family (DistilBERT, RoBERTa, ELECTRA, …) run through transformers on padded batches of similar length,
-behind the same interface.
+The model is a stock `…ForSequenceClassification`: it is loaded and saved by transformers. BERT and those that have its layers
+(RoBERTa, CamemBERT, XLM-RoBERTa, ELECTRA) run packed; the other encoders of the family (DistilBERT, ModernBERT, …) run through
+transformers on padded batches of similar length, behind the same interface.
 
 Shapes: B sequences, C classes, d hidden size.
 """
@@ -28,12 +28,12 @@ from dagobert.errors import ModelError
 from dagobert.labels import MULTI, SINGLE, LabelMap
 from dagobert.metrics import class_scores, confusion_matrix, log_loss
 
-PACKED = "bert"
+PACKED = ("bert", "camembert", "electra", "roberta", "xlm-roberta")
 _TINY = float(np.finfo(np.float64).tiny)
 # Encoders of the BERT family that transformers can run with a sequence classification head.
 FAMILY = (
-    PACKED, "albert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "ernie", "mobilebert", "modernbert",
-    "mpnet", "nomic_bert", "roberta", "roberta-prelayernorm", "squeezebert", "xlm-roberta", "xlm-roberta-xl",
+    *PACKED, "albert", "deberta", "deberta-v2", "distilbert", "ernie", "mobilebert", "modernbert", "mpnet", "nomic_bert",
+    "roberta-prelayernorm", "squeezebert", "xlm-roberta-xl",
 )  # fmt: skip
 # What `train.*_dropout` is called in the configurations of the family.
 _HIDDEN_DROPOUT = ("hidden_dropout_prob", "dropout", "embedding_dropout", "mlp_dropout")
@@ -57,7 +57,7 @@ class Classifier(Protocol):
 
 
 class PackedClassifier:
-    """`BertForSequenceClassification` on packed batches."""
+    """`BertForSequenceClassification` and its kin on packed batches."""
 
     padded = False
 
@@ -75,17 +75,25 @@ class PackedClassifier:
         self.compiled = compiler is not None
         stock: Any = model
         self.encoder = PackedBert(
-            stock.bert, dtype, fused=fused, gradient_checkpointing=gradient_checkpointing, compiler=compiler
+            stock.base_model, dtype, fused=fused, gradient_checkpointing=gradient_checkpointing, compiler=compiler
         )
-        self._pooler, self._classifier, self._config = stock.bert.pooler, stock.classifier, stock.config
+        self._pooler, self._classifier = getattr(stock.base_model, "pooler", None), stock.classifier
+        p = stock.config.classifier_dropout
+        self._p = stock.config.hidden_dropout_prob if p is None else p
 
     def logits(self, batch: Batch, dropout: Dropout | None = None) -> Tensor:
         """Logits (B, C) in fp32."""
-        pooled = torch.tanh(self._pooler.dense(self.encoder.first(batch, dropout).float()))
-        if dropout is not None:
-            p = self._config.classifier_dropout
-            pooled = dropout(pooled, sites.HEAD, self._config.hidden_dropout_prob if p is None else p, tokens=False)
-        out: Tensor = self._classifier(pooled)
+
+        def drop(x: Tensor, site: int) -> Tensor:
+            return x if dropout is None else dropout(x, site, self._p, tokens=False)
+
+        first, head = self.encoder.first(batch, dropout).float(), self._classifier
+        out: Tensor
+        if self._pooler is not None:
+            out = head(drop(torch.tanh(self._pooler.dense(first)), sites.HEAD))
+        else:  # the dense layer belongs to the head, and ELECTRA's has another activation
+            activation = getattr(head, "activation", torch.tanh)
+            out = head.out_proj(drop(activation(head.dense(drop(first, sites.HEAD_INPUT))), sites.HEAD))
         return out
 
     def weights_changed(self) -> None:
@@ -209,12 +217,12 @@ def _check_weights(directory: Path, model: Any, info: Mapping[str, Any]) -> None
 def runner(
     model: nn.Module, dtype: torch.dtype, *, gradient_checkpointing: bool = False, torch_compile: bool = False
 ) -> Classifier:
-    """The fastest way this machine runs the model: packed for BERT, padded for the rest.
+    """The fastest way this machine runs the model: packed for BERT and those with its layers, padded for the rest.
 
     `torch_compile` is for packed layers on a GPU: on a CPU they are written out already.
     """
     config: Any = model.config
-    if config.model_type == PACKED and getattr(config, "position_embedding_type", "absolute") == "absolute":
+    if config.model_type in PACKED and getattr(config, "position_embedding_type", "absolute") == "absolute":
         compiler = "inductor" if torch_compile and next(model.parameters()).is_cuda else None
         return PackedClassifier(model, dtype, gradient_checkpointing=gradient_checkpointing, compiler=compiler)
     return PaddedClassifier(model, dtype, gradient_checkpointing=gradient_checkpointing)

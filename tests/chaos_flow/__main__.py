@@ -24,6 +24,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from tasks import liveness
 from tests.chaos_flow import served
 from tests.flows import doors, full_disk, real
 from tests.flows.processes import of_project, wait_until_none
@@ -119,7 +120,7 @@ def kills(n: int, seed: int, template: Path, base: Path, server: Server) -> list
 def after_kill(root: Path, flow: subprocess.Popen[bytes], server: Server, ended: Counter[str]) -> str | None:
     """What is wrong after a kill: orphans, half-written outputs, a next run that is not fine, or a run without a last state.
 
-    A run from a shell has nobody to report that its flow was killed but the next run, so its state is asked for after that.
+    A run from a shell has nobody to report that its flow was killed but a later run, so its state is asked for after that.
     """
     try:
         flow.wait(timeout=180)
@@ -131,23 +132,24 @@ def after_kill(root: Path, flow: subprocess.Popen[bytes], server: Server, ended:
     shutil.rmtree(root / ".dagobert" / "faults", ignore_errors=True)
     if code := flow_command(root, server).wait(timeout=300):
         return f"the next run ended with {code}"
-    states = last_states(server, ended)
+    states = last_states(root, server, ended)
     if "" in states:
         return f"no terminal state after {served.MINUTES} minutes"
     return f"status {left}" if (left := status(root)) else None
 
 
-def last_states(server: Server, ended: Counter[str]) -> list[str]:
-    """Terminal states of the runs not counted yet; an empty one for a run that has none in time."""
+def last_states(root: Path, server: Server, ended: Counter[str]) -> list[str]:
+    """Terminal states of the last runs; an empty one for a run that has none in time, whatever runs come after it."""
     deadline = time.monotonic() + served.MINUTES * 60
     while True:
-        runs = ask(server, "flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 3})
+        runs = ask(server, "flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 5})
         states = [run["state_type"] if run["state_type"] in served.TERMINAL else "" for run in runs]
         if "" not in states or time.monotonic() > deadline:
             ended.update(state for run, state in zip(runs, states, strict=True) if run["id"] not in _counted)
             _counted.update(run["id"] for run in runs)
             return states
-        time.sleep(2)
+        time.sleep(liveness.SETTLED.total_seconds())
+        flow_command(root, server).wait()
 
 
 _counted: set[str] = set()

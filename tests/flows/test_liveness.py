@@ -90,6 +90,27 @@ def test_a_sweep_that_is_killed_and_its_trial_are_both_marked(
     assert list((in_project / ".dagobert" / "runs").iterdir()) == []
 
 
+def test_the_next_run_marks_what_was_killed_before_it(in_project: Path, run_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect import flow
+    from prefect.states import Running
+
+    from tasks.setting import at_home
+
+    @flow
+    def next_run() -> None:
+        with at_home():
+            pass
+
+    killed = run_in(Running())
+    path = trace(in_project, killed)
+    next_run()
+    assert state_types([killed]) == {"RUNNING"}  # it may just have been started again
+    monkeypatch.setattr(liveness, "SETTLED", timedelta(0))
+    next_run()
+    assert state_types([killed]) == {"CRASHED"}
+    assert not path.exists()
+
+
 @pytest.mark.parametrize(
     "flow_and_arguments",
     [("reproduce", ("HEAD",)), ("sweep", ()), ("retrain", ()), ("predict", ("dvc.yaml", "b")), ("finetune", ())],

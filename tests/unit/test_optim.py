@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import AlbertConfig, AlbertForSequenceClassification, get_scheduler
+from transformers import (
+    AlbertConfig,
+    AlbertForSequenceClassification,
+    ElectraConfig,
+    ElectraForSequenceClassification,
+    get_scheduler,
+)
 
 from dagobert import optim
 from dagobert.errors import ParameterError
@@ -100,6 +106,16 @@ def test_an_encoder_whose_layers_share_their_weights_cannot_be_frozen_by_layers(
     ):
         optim.freeze(albert, "encoder")
     optim.freeze(albert, "embeddings")
+
+
+def test_what_widens_narrow_embeddings_belongs_to_them() -> None:
+    settings = {"embedding_size": 16, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 90}
+    electra = ElectraForSequenceClassification(ElectraConfig(num_hidden_layers=2, **settings))
+    assert optim.layer_depth("electra.embeddings_project.weight", 2) == 3
+    optim.freeze(electra, "encoder")
+    assert {name for name, p in electra.named_parameters() if p.requires_grad} == {
+        f"classifier.{part}.{kind}" for part in ("dense", "out_proj") for kind in ("weight", "bias")
+    }
 
 
 def test_reinitialised_layers_are_new_and_the_others_as_they_were(model: nn.Module, tiny_bert: Path) -> None:

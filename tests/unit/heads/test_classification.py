@@ -30,6 +30,7 @@ from dagobert.errors import ModelError
 from dagobert.heads import classification
 from dagobert.labels import LabelMap
 from dagobert.scoring import Scorer
+from dagobert.shards import TokenStore
 from dagobert.training import StopRequest, Trainer
 from tests.unit.training_examples import LABELS, examples, recipe
 
@@ -64,10 +65,10 @@ OTHERS = {
     ),
     "roberta": lambda: RobertaModel(
         RobertaConfig(vocab_size=90, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-                      max_position_embeddings=66, pad_token_id=1)
+                      max_position_embeddings=66, pad_token_id=1, type_vocab_size=1)
     ),
     "electra": lambda: ElectraModel(
-        ElectraConfig(vocab_size=90, embedding_size=32, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        ElectraConfig(vocab_size=90, embedding_size=16, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
                       intermediate_size=64, max_position_embeddings=64)
     ),
     "modernbert": lambda: ModernBertModel(
@@ -90,7 +91,7 @@ def test_other_encoders_run_behind_the_same_interface(name: str, tmp_path: Path)
         encoder.save_pretrained(tmp_path)
     model = classification.load(tmp_path, LABELS, hidden_dropout=0.2, attention_dropout=0.0, head_dropout=0.1)
     runner = classification.runner(model, torch.float32)
-    assert runner.padded
+    assert runner.padded == (name not in classification.PACKED)
     data, stock = examples(12), model.eval()
     found = Scorer(runner, torch.device("cpu"), 2, 60).logits(data.store)
     for i in range(12):
@@ -106,6 +107,44 @@ def test_other_encoders_run_behind_the_same_interface(name: str, tmp_path: Path)
         losses.append([loss for _, loss in run.run().curve])
     assert losses[0] == losses[1]
     assert losses[0] == pytest.approx(losses[2], abs=1e-5)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("name", ["electra", "roberta"])
+def test_packed_kin_of_bert_has_the_logits_and_every_gradient_of_transformers(name: str, fused: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    encoder: Any = OTHERS[name]()
+    with torch.no_grad():
+        for p in encoder.parameters():
+            p.add_(torch.randn_like(p) * 0.05)  # biases and LayerNorm start at 0 and 1, which would hide mistakes
+    with classification.quiet():
+        encoder.save_pretrained(tmp_path)
+    stock: Any = classification.load(tmp_path, LABELS).eval()
+    # RoBERTa's padding id, 1, also inside a sequence; the second segment of a pair, which only ELECTRA has
+    pieces = [[2, 60, 1, 61, 1, 3], [2], [2, 70, 71, 72, 3, 73, 3], [2, *range(50, 90), 3]]
+    offsets, second = np.cumsum([0, *map(len, pieces)]), np.array([6, 1, 5, 20])
+    store = TokenStore.from_arrays(np.concatenate(pieces).astype(np.uint16), offsets, second=second)
+
+    def gradients(logits: torch.Tensor) -> dict[str, torch.Tensor]:
+        stock.zero_grad()
+        torch.manual_seed(1)
+        (logits * torch.randn(logits.shape)).sum().backward()
+        return {n: p.grad.clone() for n, p in stock.named_parameters() if p.grad is not None}
+
+    rows = []
+    for ids, first in zip(pieces, second.tolist(), strict=True):
+        types = torch.tensor([[0] * first + [1] * (len(ids) - first)]) * (name == "electra")
+        one = torch.tensor([ids])
+        rows.append(stock(input_ids=one, attention_mask=torch.ones_like(one), token_type_ids=types).logits)
+    expected = torch.cat(rows)
+    wanted = gradients(expected)
+    got = classification.PackedClassifier(stock, torch.float32, fused=fused).logits(pack(store, range(4)))
+    found = gradients(got)
+    assert (got - expected).abs().max() < 1e-5
+    assert found.keys() == wanted.keys()
+    for parameter in wanted:
+        scale = max(1.0, float(wanted[parameter].abs().max()))
+        assert (found[parameter] - wanted[parameter]).abs().max() < 1e-5 * scale, parameter
 
 
 def test_checkpoints_that_cannot_be_used(tiny_bert: Path, tmp_path: Path) -> None:
