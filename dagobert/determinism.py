@@ -7,6 +7,7 @@ never do.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -62,6 +63,12 @@ def keep_memory() -> bool:
     trim_threshold, top_pad, mmap_max = -1, -2, -4
     done = [mallopt(mmap_max, 0), mallopt(trim_threshold, 2**31 - 1), mallopt(top_pad, 64 << 20)]
     return all(done)
+
+
+def give_memory_back() -> None:
+    """Have glibc return what is free now: between windows of a long file, whose odd sizes would else pile up."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def fingerprint(device: torch.device, dtype: torch.dtype, *, deterministic: bool) -> dict[str, Any]:

@@ -113,6 +113,8 @@ def predict_file(
         RecordError: the file cannot be read or lacks a column.
         StorageError: the output cannot be written; what stood there before is unchanged.
     """
+    from dagobert.determinism import give_memory_back  # brings torch along
+
     rows = blank = 0
     kept = [name for name in columns.extra if name != second]
     with (
@@ -127,6 +129,7 @@ def predict_file(
             rows += len(labels)
             blank += scores.count(None)
             bar.update(len(labels))
+            give_memory_back()
     return rows, blank
 
 
