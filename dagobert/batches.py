@@ -128,6 +128,11 @@ class Shapes:
         """Those of micro-batches of at most `budget` tokens in sequences of at most `longest`: about eight numbers of rows."""
         return cls(multiple=max(_ALIGN, budget // _ROW_COUNTS // _ALIGN * _ALIGN), longest=max(2, longest))
 
+    @classmethod
+    def rounded(cls, longest: int) -> Shapes:
+        """Numbers of rows and of sequences rounded up to 64: few enough that oneDNN's kernels for them do not pile up."""
+        return cls(multiple=_ALIGN, longest=max(2, longest))
+
     def dummies(self, lengths: Sequence[int]) -> list[int]:
         """Lengths of the sequences to put behind sequences of these lengths."""
         least = -(-(self.multiple - 1) // (self.longest - 1))  # so many hold all tokens that a multiple may ask for

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from dagobert import events
-from dagobert.batches import IntArray, cut, longest_first, pack
+from dagobert.batches import IntArray, Shapes, cut, longest_first, pack
 from dagobert.determinism import keep_memory
 from dagobert.encoder import choose_device, compute_dtype
 from dagobert.errors import ModelError, TrainingError
@@ -74,13 +74,16 @@ class Scorer:
         wanted: IntArray = np.arange(len(store)) if index is None else np.asarray(index, dtype=np.int64)
         out = np.empty((len(wanted), self.n_classes), dtype=np.float32)
         self.classifier.model.eval()
+        shapes = None
+        if self.device.type == "cpu" and not self.classifier.padded and len(wanted):
+            shapes = Shapes.rounded(int(store.lengths[wanted].max()))
         for begin in range(0, len(wanted), WINDOW):
             window = wanted[begin : begin + WINDOW]
             lengths = store.lengths[window]
             pieces = self._cut(longest_first(np.arange(len(window)), lengths), lengths)
             while pieces:
                 piece = pieces.popleft()
-                batch = pack(store, window[piece], self.device)
+                batch = pack(store, window[piece], self.device, shapes=shapes)
                 try:
                     out[begin + piece] = self.classifier.logits(batch).float().cpu().numpy()
                 except (RuntimeError, MemoryError) as error:

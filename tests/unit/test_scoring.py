@@ -48,6 +48,22 @@ def test_logits_are_those_of_transformers_in_the_order_asked_for(model_dir: Path
     assert np.abs(scorer.logits(data.store)[index] - found).max() < 1e-5
 
 
+def test_shapes_are_few_on_a_cpu(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each new one leaves kernels behind, so that the memory of a long file would grow."""
+    shapes: list[tuple[int, int]] = []
+    scorer = Scorer.load(model_dir, device="cpu", precision="fp32", tokens=150)
+    of = scorer.classifier.logits
+
+    def watched(batch: Any, dropout: Any = None) -> Any:
+        shapes.append((len(batch.input_ids) % 64, len(batch.spans) % 64))
+        return of(batch, dropout)
+
+    monkeypatch.setattr(scorer.classifier, "logits", watched)
+    scorer.logits(examples(60).store)
+    assert len(shapes) > 3
+    assert set(shapes) == {(0, 0)}
+
+
 def test_nothing_to_score(model_dir: Path) -> None:
     assert Scorer.load(model_dir, device="cpu").logits(examples(3).store, np.zeros(0, np.int64)).shape == (0, 2)
 
