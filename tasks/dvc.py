@@ -7,6 +7,7 @@ holder would lose a finished run. It does not cover the read/write locks of sing
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -47,6 +48,38 @@ def environment(root: Path, extra: Mapping[str, str] | None = None) -> dict[str,
 
 def _this_pythons_commands() -> str:
     return str(Path(sys.prefix) / "bin")
+
+
+def mend_locks(root: Path) -> bool:
+    """Remove DVC's table of files in use where nobody can read it; true where that was so.
+
+    DVC empties `.dvc/tmp/rwlock` before it writes it. Killed in between, it leaves a file with which no DVC works any more.
+    Who writes it holds a lock on `rwlock.lock`: while somebody does, it is left alone.
+    """
+    path = root / ".dvc" / "tmp" / "rwlock"
+    if _is_json(path):
+        return False
+    fd = os.open(path.with_name("rwlock.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_json(path):
+            return False
+        path.unlink()
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return True
+    except ValueError:
+        return False
+    return True
 
 
 def repro_command(*targets: str, force: bool = False) -> list[str]:
@@ -122,6 +155,8 @@ def data_files(root: Path, stage: str) -> list[str]:
 
 
 def _output(command: list[str], root: Path, timeout: float) -> str:
+    if command[0] == "dvc":
+        mend_locks(root)
     try:
         done = processes.output(command, root, environment(root), timeout)
     except TimeoutError as error:

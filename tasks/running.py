@@ -63,6 +63,8 @@ def run_stage(
         targets = [*dvc.data_files(place.root, stage), stage]
     patience = _Patience(stage, logger)
     while True:
+        if dvc.mend_locks(place.root):
+            logger.warning("Removed .dvc/tmp/rwlock: a DVC that was killed while it wrote it had left it unreadable")
         watcher = _Watcher(place.events, stage, logger, on_event)
         finished = processes.run(
             dvc.repro_command(*targets, force=force),

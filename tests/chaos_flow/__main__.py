@@ -199,8 +199,9 @@ def broken(template: Path, base: Path, server: Server) -> list[str]:
         else:
             (root / name).write_text("schema: '2.0'\nstages: [")
         said = one_stage(root, server, ["--limit", "3"] if name == "limit" else [])
-        found = None if said[0] == 2 and words in said[1] and "Traceback" not in said[1] else f"{name}: {said}"
-        if name != "limit":
+        code = 0 if name.endswith("rwlock") else 2  # that one is mended, and the log says so
+        found = None if said[0] == code and words in said[1] and "Traceback" not in said[1] else f"{name}: {said}"
+        if name == "dvc.lock":
             (root / name).unlink()
         if found is None and (then := one_stage(root, server, []))[0]:
             found = f"{name}: the next run: {then}"
