@@ -7,6 +7,7 @@ failing.
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import re
 import shutil
@@ -142,6 +143,13 @@ def _dvc(root: Path) -> Iterator[Finding]:
     done = subprocess.run(["dvc", "--version"], env=environment(), capture_output=True, text=True, check=False)
     if done.returncode != 0:
         yield Finding("dvc", "bad", "does not start: make setup")
+        return
+    try:
+        json.loads((root / ".dvc/tmp/rwlock").read_bytes())
+    except FileNotFoundError:
+        pass
+    except ValueError:
+        yield Finding("dvc", "bad", "was killed while it wrote .dvc/tmp/rwlock, and works no more: rm .dvc/tmp/rwlock")
         return
     changed = repository.status()
     if changed:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,16 @@ def test_thread_limits_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (finding,) = doctor._threads(tmp_path)
     assert finding.state == "look"
     assert "OMP_NUM_THREADS=77" in finding.text
+
+
+def test_what_a_killed_dvc_left_is_named(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (tmp_path / ".dvc/tmp").mkdir(parents=True)
+    for name in ("dvc.yaml", ".dvc/config", ".dvc/tmp/rwlock"):
+        (tmp_path / name).touch()
+    (finding,) = doctor._dvc(tmp_path)
+    assert finding.state == "bad"
+    assert finding.text.endswith("rm .dvc/tmp/rwlock")
 
 
 def test_remotes_that_answer_and_that_do_not(tmp_path: Path) -> None:
