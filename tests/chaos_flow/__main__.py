@@ -21,7 +21,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 
 from tasks import liveness
@@ -91,7 +90,6 @@ def kills(n: int, seed: int, template: Path, base: Path, server: Server) -> list
     """N kills of some process of a run, at a random moment."""
     generator = random.Random(seed)
     root = base / "killed"
-    ended: Counter[str] = Counter()
     failures = []
     for number in range(1, n + 1):
         if not root.exists():
@@ -109,19 +107,16 @@ def kills(n: int, seed: int, template: Path, base: Path, server: Server) -> list
                 os.kill(victim.pid, signal_number)
             except (ProcessLookupError, OSError) as error:
                 what = f"gone: {error}"
-        found = after_kill(root, flow, server, ended)
+        found = after_kill(root, flow, server)
         print(f"kill {number}/{n}: {what}: {found or 'fine'}", flush=True)
         failures += [f"{what}: {found}"] if found else []
-    if n:
-        print(f"kills: states of the runs: {dict(ended)}", flush=True)
+    if n and (left := unended(root, server)):
+        failures.append(f"no terminal state after {served.MINUTES} minutes: {left}")
     return failures
 
 
-def after_kill(root: Path, flow: subprocess.Popen[bytes], server: Server, ended: Counter[str]) -> str | None:
-    """What is wrong after a kill: orphans, half-written outputs, a next run that is not fine, or a run without a last state.
-
-    A run from a shell has nobody to report that its flow was killed but a later run, so its state is asked for after that.
-    """
+def after_kill(root: Path, flow: subprocess.Popen[bytes], server: Server) -> str | None:
+    """What is wrong after a kill: orphans, half-written outputs, or a next run that is not fine."""
     try:
         flow.wait(timeout=180)
         wait_until_none(root, timeout=60)
@@ -132,27 +127,21 @@ def after_kill(root: Path, flow: subprocess.Popen[bytes], server: Server, ended:
     shutil.rmtree(root / ".dagobert" / "faults", ignore_errors=True)
     if code := flow_command(root, server).wait(timeout=300):
         return f"the next run ended with {code}"
-    states = last_states(root, server, ended)
-    if "" in states:
-        return f"no terminal state after {served.MINUTES} minutes"
     return f"status {left}" if (left := status(root)) else None
 
 
-def last_states(root: Path, server: Server, ended: Counter[str]) -> list[str]:
-    """Terminal states of the last runs; an empty one for a run that has none in time, whatever runs come after it."""
+def unended(root: Path, server: Server) -> list[str]:
+    """Runs that have no terminal state in time; a run from a shell that was killed gets it from a later one."""
     deadline = time.monotonic() + served.MINUTES * 60
     while True:
-        runs = ask(server, "flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 5})
-        states = [run["state_type"] if run["state_type"] in served.TERMINAL else "" for run in runs]
-        if "" not in states or time.monotonic() > deadline:
-            ended.update(state for run, state in zip(runs, states, strict=True) if run["id"] not in _counted)
-            _counted.update(run["id"] for run in runs)
-            return states
         time.sleep(liveness.SETTLED.total_seconds())
         flow_command(root, server).wait()
-
-
-_counted: set[str] = set()
+        last = list(served.TERMINAL)
+        left = ask(server, "flow_runs/filter", {"flow_runs": {"state": {"type": {"not_any_": last}}}, "limit": 200})
+        ended = ask(server, "flow_runs/count", {"flow_runs": {"state": {"type": {"any_": last}}}})
+        print(f"kills: {ended} runs with a terminal state, {len(left)} without", flush=True)
+        if not left or time.monotonic() > deadline:
+            return [f"{run['name']} is {run['state_type']}" for run in left]
 
 
 def together(n: int, template: Path, base: Path, server: Server) -> list[str]:
