@@ -80,10 +80,7 @@ def test_a_damaged_lock_file_is_named(project: Path) -> None:
     with pytest.raises(StageError, match=r"dvc\.lock"):
         run(project)
     (project / "dvc.lock").write_text(good)
-    (project / ".dvc" / "tmp" / "rwlock").write_text("{not json")
-    set_fault(project, "clean", exit=1)
-    with pytest.raises(StageError, match="rwlock"):
-        run(project, "clean")
+    assert run(project)["how"] == "up to date"
 
 
 def test_data_added_by_hand_is_recorded_like_repro_does(project: Path) -> None:

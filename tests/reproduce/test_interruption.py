@@ -36,6 +36,7 @@ def test_all_it_started_ends_with_it(toy_root: Path, tmp_path: Path, number: sig
         env=os.environ | {"PYTHONPATH": str(here)},
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background may ignore it
     )
     started: list[psutil.Process] = []
     try:
