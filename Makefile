@@ -28,7 +28,7 @@ flow: setup ## the same stages as a Prefect flow
 serve: setup ## Prefect server, UI and deployments on this machine
 	$(BIN)/python -m flows.serve
 
-test: setup ## all tests (13 minutes on 2 cores that also did other work)
+test: setup ## all tests (18 minutes on 2 cores)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-reproduce: setup ## every test of reproduction, slow ones too (SSH, S3, killed transfers), then 500 random steps (an hour)
